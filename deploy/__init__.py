@@ -1,0 +1,1 @@
+"""How the suite is run: the embedded local runner, image, compose, Helm chart, observability."""

@@ -1,0 +1,1 @@
+"""The embedded runner behind `make run`: real PostgreSQL and Redis, six services, one log."""

@@ -1,0 +1,1 @@
+"""What all services share: wire contracts, middleware, clients, the event log. Knows no service."""

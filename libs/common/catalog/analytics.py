@@ -1,0 +1,33 @@
+"""Catalogue entry of analytics."""
+
+from libs.common.catalog.model import Route, Service
+
+ANALYTICS = Service(
+    name="analytics",
+    port=8084,
+    summary="roll-ups, thresholds, drift, comparisons, Gemini reports",
+    calls=("audit",),
+    redis_prefixes=("reports:",),
+    routes=(
+        Route(
+            "POST", "/metrics/aggregated", "metrics:read", "Figures of a time window",
+            retry_safe=True, skips_ip_policy=True, also_v1=True,
+        ),
+        Route(
+            "GET", "/metrics/count", "metrics:read", "Total predictions", skips_ip_policy=True,
+            also_v1=True,
+        ),
+        Route(
+            "GET", "/metrics/thresholds", "metrics:read", "Alert thresholds", "planned",
+            also_v1=True,
+        ),
+        Route(
+            "PUT", "/metrics/thresholds", "metrics:write", "Change alert thresholds", "planned",
+            lane="admin", also_v1=True,
+        ),
+        Route(
+            "POST", "/analyze/performance", "analytics:read", "Written analysis", "planned",
+            deadline_ms=12_000, also_v1=True,
+        ),
+    ),
+)

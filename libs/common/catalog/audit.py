@@ -1,0 +1,37 @@
+"""Catalogue entry of audit."""
+
+from libs.common.catalog.model import MIB, Route, Service
+
+EVENTS_BATCH_PATH = "/v1/audit/events:batch"
+LOG_ENTRIES_PATH = "/v1/audit/log/entries"
+
+AUDIT = Service(
+    name="audit",
+    port=8085,
+    summary="the event log, proofs, retention, erasure, compliance report",
+    redis=False,
+    routes=(
+        Route("GET", "/v1/audit/events", "audit:read", "Search the log, newest first"),
+        Route("GET", "/v1/audit/events/{event_id}", "audit:read", "One event"),
+        Route(
+            "GET", "/v1/audit/events/{event_id}/proof", "audit:read", "Inclusion proof", "planned"
+        ),
+        Route("GET", "/v1/audit/status", "audit:read", "Size and health of the log"),
+        Route("GET", "/checkpoint", None, "Latest signed checkpoint", "planned"),
+        Route("GET", "/tile/{rest:path}", None, "Tiles of the transparency log", "planned"),
+        Route(
+            "GET", "/v1/audit/reports/compliance", "audit:read", "Compliance report", "planned",
+            lane="batch",
+        ),
+    ),
+    internal=(
+        Route(
+            "POST", EVENTS_BATCH_PATH, "audit:write", "Deliver a batch of events",
+            body_bytes_max=16 * MIB, deadline_ms=30_000, lane="batch", retry_safe=True,
+        ),
+        Route(
+            "GET", LOG_ENTRIES_PATH, "audit:tail", "Read the log by index, for analytics",
+            lane="batch",
+        ),
+    ),
+)

@@ -1,0 +1,43 @@
+"""Catalogue entry of the gateway: its own routes, not the ones it proxies."""
+
+from libs.common.catalog.model import Route, Service
+
+GATEWAY = Service(
+    name="gateway",
+    port=8080,
+    summary="identity, ingress limits, routing, OpenAPI merge, console",
+    calls=("inference", "guardrails", "features", "analytics", "audit"),
+    redis_prefixes=("limits:", "sessions:"),
+    routes=(
+        Route("GET", "/", None, "Service status and links to the documentation", skips_ip_policy=True),
+        Route("GET", "/livez", None, "Liveness: this process answers", skips_ip_policy=True),
+        Route("GET", "/readyz", None, "Readiness: what this process cannot serve without", skips_ip_policy=True),
+        Route("GET", "/ready", None, "Alias of /readyz", skips_ip_policy=True),
+        Route("GET", "/health", None, "Full report: components, versions, uptime", skips_ip_policy=True, also_v1=True),
+        Route("GET", "/metrics", None, "Prometheus metrics of the gateway", skips_ip_policy=True, also_v1=True),
+        Route("GET", "/openapi.json", None, "The merged API description", skips_ip_policy=True),
+        Route("GET", "/docs", None, "Interactive API documentation", skips_ip_policy=True),
+        Route("GET", "/redoc", None, "Reference documentation", skips_ip_policy=True),
+        Route("GET", "/console", "console:read", "The console", lane="admin"),
+        Route("GET", "/console/events", "console:read", "Live figures (SSE)", lane="admin"),
+        Route("POST", "/v1/auth/keys", "keys:write", "Make an API key", lane="admin"),
+        Route("GET", "/v1/auth/keys", "keys:read", "List API keys", lane="admin"),
+        Route(
+            "DELETE", "/v1/auth/keys/{key_id}", "keys:write", "Revoke an API key", lane="admin"
+        ),
+        Route(
+            "POST", "/v1/auth/keys/{key_id}/rotate", "keys:write", "Rotate a key", "planned",
+            lane="admin",
+        ),
+        Route("POST", "/v1/auth/token", None, "Access and refresh tokens", "planned"),
+        Route("POST", "/v1/auth/revoke", None, "Revoke a token", "planned"),
+        Route(
+            "GET", "/.well-known/jwks.json", None, "Keys that sign access tokens", "planned",
+            skips_ip_policy=True,
+        ),
+        Route(
+            "POST", "/v1/admin/erasures", "tenants:admin", "Erase a data subject", "planned",
+            lane="admin",
+        ),
+    ),
+)

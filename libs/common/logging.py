@@ -1,0 +1,106 @@
+"""Structured logs: JSON in production, readable on a terminal, no personal data.
+
+An event is a constant phrase plus fields. A field is written only if its name is on the allow-list:
+a new field must be judged once, here, and a value that slips in elsewhere is dropped and counted in
+`dropped_fields`. Trace and request ids come from the request context.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+from libs.common.context import current
+
+# Names whose values may be logged. Never add: text, body, query, authorization, card, user, email.
+LOGGABLE: frozenset[str] = frozenset(
+    """
+    action address age_s alias attempt backlog_bytes backlog_events batch bytes cached calls code
+    component count current dependency detail digest documents duration_ms endpoint engine epoch
+    error error_type errors event_id events exit_code expected file from_version head hint index
+    interval_s items key_id kind lag lag_s limit load_s latency_ms lines method metric minute mode
+    model models name offset origin partition partitions path pid pool port policy prefix previous
+    principal_kind quarantined reason release remaining_s retry_after_s revision route rows rule
+    schema_version seconds segment service signal size source state status tables tenant to_version
+    total tree_size type upstream url_host validator variable version wait_s warnings window
+    """.split()
+)
+_ALWAYS = frozenset(
+    {"event", "level", "timestamp", "service", "request_id", "correlation_id", "trace_id",
+     "dropped_fields", "exception", "logger"}
+)
+
+
+def _add_context(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    context = current()
+    if context.request_id:
+        event["request_id"] = context.request_id
+        event["correlation_id"] = context.correlation_id
+        if context.trace_id:
+            event["trace_id"] = context.trace_id
+    return event
+
+
+def allow_listed(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Drop every field whose name is not on the allow-list and name what was dropped."""
+    dropped = [key for key in event if key not in LOGGABLE and key not in _ALWAYS]
+    for key in dropped:
+        del event[key]
+    if dropped:
+        event["dropped_fields"] = sorted(dropped)
+    return event
+
+
+def configure_logging(
+    service: str, *, level: str = "info", log_format: Literal["json", "console", "auto"] = "auto"
+) -> None:
+    """Set up logging for the process; called once by the entry point.
+
+    Args:
+        service: name written with each line.
+        level: debug, info, warning or error.
+        log_format: `auto` writes for people on a terminal and JSON elsewhere.
+    """
+    readable = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer()
+        if readable
+        else structlog.processors.JSONRenderer(
+            serializer=lambda value, **_: orjson.dumps(value, default=str).decode()
+        )
+    )
+
+    def add_service(
+        _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        event["service"] = service
+        return event
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            add_service,
+            _add_context,
+            structlog.processors.format_exc_info,
+            allow_listed,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries keep their own loggers quiet unless something is wrong.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def get_logger() -> Any:
+    """Give the process's structured logger."""
+    return structlog.get_logger()

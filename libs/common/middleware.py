@@ -1,0 +1,243 @@
+"""The edge of every service, as one pure ASGI layer: ids, caller, limits, span, metrics, log.
+
+In the order of a request: accept or make ids; refuse draining work; find the catalogue's route;
+verify the caller's signed identity and scope; bound the body; set the deadline; run the app inside
+a server span; turn a stray exception into a problem; count and log one line.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from libs.common.context import Caller, RequestContext, bind
+from libs.common.errors import (
+    ForbiddenError,
+    InternalError,
+    PayloadTooLargeError,
+    ServiceError,
+    UnauthenticatedError,
+)
+from libs.common.identity import IDENTITY_HEADER, Verifier
+from libs.common.ids import acceptable_request_id, parse_traceparent, uuid7
+from libs.common.logging import get_logger
+from libs.common.metrics import HttpMetrics
+from libs.common.problems import problem_response
+from libs.common.routing import RouteTable
+from libs.common.telemetry import mark_failed, get_telemetry, traceparent_of
+from opentelemetry import trace
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = get_logger()
+
+# Reached by the kubelet, Prometheus and the gateway's background fetches, without an identity.
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/ready", "/health", "/metrics", "/openapi.json"})
+_DEFAULT_BODY_MAX = 64 * 1024
+_DEADLINE_HEADER = "x-request-deadline-ms"
+# Paths polled all day: counted, but logged only when they fail.
+_QUIET_PATHS = OPEN_PATHS
+
+
+class ServiceEdge:
+    """Wraps a service's app; one instance per process."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        service: str,
+        routes: RouteTable,
+        verifier: Verifier | None,
+        metrics: HttpMetrics,
+        open_caller: Caller | None = None,
+        render_error: Callable[[ServiceError, Scope], Any] | None = None,
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._routes = routes
+        self._verifier = verifier
+        self._metrics = metrics
+        self._open_caller = open_caller
+        self._render = render_error or (lambda error, scope: problem_response(error, scope["path"]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = _headers(scope)
+        context = _context(headers)
+        bind(context)
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send, headers, context)
+            return
+        await self._http(scope, receive, send, headers, context)
+
+    async def _http(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: dict[str, str],
+        context: RequestContext,
+    ) -> None:
+        method, path = scope["method"], scope["path"]
+        match = self._routes.match(method, path)
+        template = match.route.path if match else (path if path in OPEN_PATHS else "unknown")
+        name = f"{method} {template}"
+        started = time.perf_counter()
+        status = 500
+        self._metrics.active.inc()
+        span = get_telemetry().start_server_span(name, headers.get("traceparent"))
+        _adopt_span(context, span)
+
+        async def send_with_ids(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", context.request_id.encode()),
+                ]
+            await send(message)
+
+        try:
+            with trace.use_span(span, end_on_exit=False, record_exception=False):
+                try:
+                    route = match.route if match else None
+                    body_max = route.body_bytes_max if route else _DEFAULT_BODY_MAX
+                    self._authorize(path, headers, context, route.scope if route else None)
+                    _check_length(headers, body_max)
+                    context.deadline = _deadline(
+                        headers,
+                        route.deadline_ms if route else 5_000,
+                        route.deadline_ms_max if route else 30_000,
+                    )
+                    await self._app(scope, _bounded(receive, body_max), send_with_ids)
+                except ServiceError as error:
+                    await self._render(error, scope)(scope, receive, send_with_ids)
+                except Exception:
+                    log.exception("unhandled error", route=template)
+                    mark_failed(span, "unhandled error")
+                    error = InternalError(
+                        "Something went wrong on our side.",
+                        hint="The request id leads to the log line.",
+                    )
+                    await self._render(error, scope)(scope, receive, send_with_ids)
+        finally:
+            seconds = time.perf_counter() - started
+            self._metrics.active.dec()
+            span_context = span.get_span_context()
+            exemplar = context.trace_id if span_context.trace_flags.sampled else ""
+            self._metrics.observe(method, template, status, seconds, exemplar)
+            if span.is_recording():
+                span.set_attribute("http.response.status_code", status)
+                span.set_attribute("request.id", context.request_id)
+                if status >= 500:
+                    mark_failed(span, str(status))
+            span.end()
+            if path not in _QUIET_PATHS or status >= 500:
+                log.info(
+                    "request", method=method, route=template, status=status,
+                    duration_ms=round(seconds * 1e3, 2),
+                )
+
+    async def _websocket(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: dict[str, str],
+        context: RequestContext,
+    ) -> None:
+        match = self._routes.match("WS", scope["path"])
+        try:
+            self._authorize(scope["path"], headers, context, match.route.scope if match else None)
+        except ServiceError:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+
+    def _authorize(
+        self, path: str, headers: dict[str, str], context: RequestContext, scope_needed: str | None
+    ) -> None:
+        """Find out who calls, and refuse who may not."""
+        header = headers.get(IDENTITY_HEADER)
+        if header and self._verifier:
+            context.caller = self._verifier.verify(header)
+        elif path in OPEN_PATHS:
+            return
+        elif self._open_caller:
+            context.caller = self._open_caller
+        else:
+            raise UnauthenticatedError(
+                "This service answers only calls that carry a signed service identity.",
+                hint="Call through the gateway.",
+            )
+        if scope_needed and not context.caller.may(scope_needed):
+            raise ForbiddenError(f"The caller lacks the scope {scope_needed}.", scope=scope_needed)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _context(headers: dict[str, str]) -> RequestContext:
+    request_id = acceptable_request_id(headers.get("x-request-id")) or uuid7()
+    correlation = acceptable_request_id(headers.get("x-correlation-id")) or request_id
+    traceparent = headers.get("traceparent", "")
+    parsed = parse_traceparent(traceparent)
+    return RequestContext(
+        request_id=request_id,
+        correlation_id=correlation,
+        traceparent=traceparent if parsed else "",
+        trace_id=parsed[0] if parsed else "",
+    )
+
+
+def _adopt_span(context: RequestContext, span: trace.Span) -> None:
+    """Let the span's own ids, when tracing is on, be the ones that logs and problems show."""
+    header = traceparent_of(span)
+    if header:
+        context.traceparent = header
+        context.trace_id = header[3:35]
+    elif not context.trace_id:
+        # Without an exporter the ids are still made, so that logs of two services join.
+        random_hex = uuid7().replace("-", "")
+        context.trace_id = random_hex
+        context.traceparent = f"00-{random_hex}-{random_hex[16:]}-00"
+
+
+def _check_length(headers: dict[str, str], body_max: int) -> None:
+    length = headers.get("content-length")
+    if length and length.isdigit() and int(length) > body_max:
+        raise PayloadTooLargeError(
+            f"The body has {length} bytes; this route takes at most {body_max}."
+        )
+
+
+def _bounded(receive: Receive, body_max: int) -> Receive:
+    """Count a streamed body and stop at the cap, whatever Content-Length said."""
+    seen = 0
+
+    async def bounded() -> Message:
+        nonlocal seen
+        message = await receive()
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            if seen > body_max:
+                raise PayloadTooLargeError(f"The body is larger than {body_max} bytes.")
+        return message
+
+    return bounded
+
+
+def _deadline(headers: dict[str, str], default_ms: int, largest_ms: int) -> float:
+    asked = headers.get(_DEADLINE_HEADER, "")
+    milliseconds = min(int(asked), largest_ms) if asked.isdigit() else default_ms
+    return time.monotonic() + milliseconds / 1e3
