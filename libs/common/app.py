@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from libs.common.catalog import Route
@@ -90,7 +91,11 @@ def create_app(
         telemetry.shutdown()
 
     app = FastAPI(
-        title=f"Gatehouse {service}", version=VERSION, lifespan=run, docs_url=None, redoc_url=None,
+        title=f"Gatehouse {service}",
+        version=VERSION,
+        lifespan=run,
+        docs_url=None,
+        redoc_url=None,
         summary=platform.entry.summary,
     )
     _add_operations(app, platform)
@@ -179,9 +184,7 @@ def _not_built(route: Route) -> Callable[[Request], Any]:
     return answer
 
 
-def _add_error_handlers(
-    app: FastAPI, as_response: Callable[[ServiceError, Any], Response]
-) -> None:
+def _add_error_handlers(app: FastAPI, as_response: Callable[[ServiceError, Any], Response]) -> None:
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
         return as_response(error, request.scope)
@@ -196,8 +199,8 @@ def _add_error_handlers(
             known = sorted(
                 f"{method} {route.path}"
                 for route in app.routes
-                for method in getattr(route, "methods", None) or ()
-                if getattr(route, "include_in_schema", False)
+                if isinstance(route, APIRoute) and route.include_in_schema
+                for method in route.methods or ()
             )
             return as_response(NotFoundError("No such path.", endpoints=known), request.scope)
         translated = ServiceError(

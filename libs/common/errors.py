@@ -14,8 +14,8 @@
     |- UnavailableError          503  carries Retry-After
     `- DeadlineExceededError     504
 
-Services add leaves in their own `errors.py`. The tree knows no web framework; `libs.common.problems`
-renders it once, as RFC 9457 `application/problem+json`. A message holds no secret, no user text and
+Services add leaves in their own `errors.py`. The tree knows no web framework;
+`libs.common.problems` renders it once, as RFC 9457 `application/problem+json`. A message holds no secret, no user text and
 no personal data: it names the field, never the value.
 """
 

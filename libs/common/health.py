@@ -75,8 +75,11 @@ class Health:
         names = list(self._checks)
         results = await asyncio.gather(*(self._run(self._checks[name]) for name in names))
         components = {
-            name: {"status": result.status, **({"detail": result.detail} if result.detail else {}),
-                   **result.facts}
+            name: {
+                "status": result.status,
+                **({"detail": result.detail} if result.detail else {}),
+                **result.facts,
+            }
             for name, result in zip(names, results, strict=True)
         }
         states = {result.status for result in results}

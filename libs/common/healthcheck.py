@@ -19,8 +19,10 @@ def main(argv: list[str]) -> int:
     else:
         service = os.environ.get("SERVICE", "gateway")
         if service not in SERVICES:
-            print(f"healthcheck: SERVICE={service!r} is not one of {', '.join(SERVICES)}",  # noqa: T201 - a command
-                  file=sys.stderr)
+            print(
+                f"healthcheck: SERVICE={service!r} is not one of {', '.join(SERVICES)}",
+                file=sys.stderr,
+            )
             return 2
         port = os.environ.get(f"{service.upper()}_PORT") or os.environ.get("PORT")
         url = f"http://127.0.0.1:{port or SERVICES[service].port}/livez"
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> int:
         with urllib.request.urlopen(url, timeout=2) as response:
             return 0 if response.status == 200 else 1
     except (urllib.error.URLError, OSError, ValueError) as error:
-        print(f"healthcheck: {url} does not answer: {error}", file=sys.stderr)  # noqa: T201 - a command
+        print(f"healthcheck: {url} does not answer: {error}", file=sys.stderr)
         return 1
 
 

@@ -1,4 +1,4 @@
-"""HTTP between services: aiohttp, with the caller's ids, deadline and a signed identity on each call.
+"""HTTP between services: aiohttp, with ids, deadline and a signed identity on each call.
 
 aiohttp retries idempotent methods once by itself on a dropped connection (aiohttp#10790); nothing
 else retries here: the gateway is the one layer that does.
@@ -48,9 +48,7 @@ class ServiceClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections_max, keepalive_timeout=30
-                ),
+                connector=aiohttp.TCPConnector(limit=self._connections_max, keepalive_timeout=30),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=True,

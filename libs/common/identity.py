@@ -60,8 +60,11 @@ def ensure_keys(directory: Path, services: Iterable[str]) -> None:
             with os.fdopen(descriptor, "w") as file:
                 file.write(_b64(raw))
         if not public_path.exists():
-            raw = Ed25519PrivateKey.from_private_bytes(_unb64(private_path.read_text())).public_key(
-            ).public_bytes(Encoding.Raw, PublicFormat.Raw)
+            raw = (
+                Ed25519PrivateKey.from_private_bytes(_unb64(private_path.read_text()))
+                .public_key()
+                .public_bytes(Encoding.Raw, PublicFormat.Raw)
+            )
             public_path.write_text(_b64(raw))
 
 

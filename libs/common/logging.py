@@ -16,21 +16,30 @@ import structlog
 from libs.common.context import current
 
 # Names whose values may be logged. Never add: text, body, query, authorization, card, user, email.
-LOGGABLE: frozenset[str] = frozenset(
-    """
-    action address age_s alias attempt backlog_bytes backlog_events batch bytes cached calls code
-    component count current dependency detail digest documents duration_ms endpoint engine epoch
-    error error_type errors event_id events exit_code expected file from_version head hint index
-    interval_s items key_id kind lag lag_s limit load_s latency_ms lines method metric minute mode
-    model models name offset origin partition partitions path pid pool port policy prefix previous
-    principal_kind quarantined reason release remaining_s retry_after_s revision route rows rule
-    schema_version seconds segment service signal size source state status tables tenant to_version
-    total tree_size type upstream url_host validator variable version wait_s warnings window
-    """.split()
-)
+_LOGGABLE_NAMES = """
+action address age_s alias attempt backlog_bytes backlog_events batch bytes cached calls code
+component count current dependency detail digest documents duration_ms endpoint engine epoch
+error error_type errors event_id events exit_code expected file from_version head hint index
+interval_s items key_id kind lag lag_s latency_ms limit lines load_s method metric minute mode
+model models name offset origin partition partitions path pid policy pool port prefix previous
+principal_kind quarantined reason release remaining_s retry_after_s revision route rows rule
+schema_version seconds segment service signal size source state status tables tenant to_version
+total tree_size type upstream url_host validator variable version wait_s warnings window
+"""
+LOGGABLE: frozenset[str] = frozenset(_LOGGABLE_NAMES.split())
 _ALWAYS = frozenset(
-    {"event", "level", "timestamp", "service", "request_id", "correlation_id", "trace_id",
-     "dropped_fields", "exception", "logger"}
+    {
+        "event",
+        "level",
+        "timestamp",
+        "service",
+        "request_id",
+        "correlation_id",
+        "trace_id",
+        "dropped_fields",
+        "exception",
+        "logger",
+    }
 )
 
 

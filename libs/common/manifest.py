@@ -53,8 +53,19 @@ class TensorSpec(_Strict):
 
     name: str
     datatype: Literal[
-        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-        "FP16", "FP32", "FP64", "BYTES",
+        "BOOL",
+        "UINT8",
+        "UINT16",
+        "UINT32",
+        "UINT64",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "FP16",
+        "FP32",
+        "FP64",
+        "BYTES",
     ]
     shape: list[int]
 
@@ -74,8 +85,16 @@ class Manifest(_Strict):
     version: Annotated[int, Field(ge=1)]
     release: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     task: Literal[
-        "fraud", "relevance", "conversion", "sentiment", "guard", "entities", "tabular",
-        "text-classification", "ensemble", "generic",
+        "fraud",
+        "relevance",
+        "conversion",
+        "sentiment",
+        "guard",
+        "entities",
+        "tabular",
+        "text-classification",
+        "ensemble",
+        "generic",
     ]
     engine: Literal["onnx", "torch", "xgboost", "lightgbm", "remote", "reference", "ensemble"]
     files: list[FileEntry] = []

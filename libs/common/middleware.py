@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from opentelemetry import trace
+
 from libs.common.context import Caller, RequestContext, bind
 from libs.common.errors import (
     ForbiddenError,
@@ -23,8 +25,7 @@ from libs.common.logging import get_logger
 from libs.common.metrics import HttpMetrics
 from libs.common.problems import problem_response
 from libs.common.routing import RouteTable
-from libs.common.telemetry import mark_failed, get_telemetry, traceparent_of
-from opentelemetry import trace
+from libs.common.telemetry import get_telemetry, mark_failed, traceparent_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -123,11 +124,11 @@ class ServiceEdge:
                 except Exception:
                     log.exception("unhandled error", route=template)
                     mark_failed(span, "unhandled error")
-                    error = InternalError(
+                    ours = InternalError(
                         "Something went wrong on our side.",
                         hint="The request id leads to the log line.",
                     )
-                    await self._render(error, scope)(scope, receive, send_with_ids)
+                    await self._render(ours, scope)(scope, receive, send_with_ids)
         finally:
             seconds = time.perf_counter() - started
             self._metrics.active.dec()
@@ -142,7 +143,10 @@ class ServiceEdge:
             span.end()
             if path not in _QUIET_PATHS or status >= 500:
                 log.info(
-                    "request", method=method, route=template, status=status,
+                    "request",
+                    method=method,
+                    route=template,
+                    status=status,
                     duration_ms=round(seconds * 1e3, 2),
                 )
 

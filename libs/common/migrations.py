@@ -117,15 +117,15 @@ def main(argv: list[str]) -> int:
     """Migrate from the command line; the URL comes from POSTGRES_URL or DATABASE_URL."""
     dsn = os.environ.get("POSTGRES_URL") or os.environ.get("DATABASE_URL")
     if not dsn:
-        print("migrations: set POSTGRES_URL", file=sys.stderr)  # noqa: T201 - a command
+        print("migrations: set POSTGRES_URL", file=sys.stderr)
         return 2
     unknown = [name for name in argv if name not in SERVICES]
     if unknown:
-        print(f"migrations: no service {unknown[0]!r}", file=sys.stderr)  # noqa: T201 - a command
+        print(f"migrations: no service {unknown[0]!r}", file=sys.stderr)
         return 2
     reached = asyncio.run(migrate(dsn, argv or [n for n, s in SERVICES.items() if s.postgres]))
     for service, revision in reached.items():
-        print(f"{service}: {revision}")  # noqa: T201 - a command
+        print(f"{service}: {revision}")
     return 0
 
 

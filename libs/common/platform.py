@@ -123,16 +123,16 @@ def build_platform(
 
 
 def _identity(service: str, settings: ServiceSettings) -> tuple[Signer | None, Verifier | None]:
-    if settings.identity_mode == "open":
-        if settings.host not in {"127.0.0.1", "::1", "localhost"}:
-            raise SettingsError(
-                f"{service}: IDENTITY_MODE=open is allowed on loopback only; "
-                f"BIND_HOST is {settings.host}"
-            )
+    is_open = settings.identity_mode == "open"
+    if is_open and settings.host not in {"127.0.0.1", "::1", "localhost"}:
+        raise SettingsError(
+            f"{service}: IDENTITY_MODE=open is allowed on loopback only; "
+            f"BIND_HOST is {settings.host}"
+        )
     try:
         signer = Signer.from_directory(service, settings.keys_path)
     except FileNotFoundError:
-        if settings.identity_mode == "open":
+        if is_open:
             return None, None
         raise SettingsError(
             f"{service}: no signing key {service}.key in {settings.keys_path}; the local runner "

@@ -154,4 +154,6 @@ class Postgres:
         """Log a change of state once, not every request that suffers from it."""
         if is_up != self._is_up:
             self._is_up = is_up
-            log.warning("dependency changed", dependency="postgres", state="up" if is_up else "down")
+            log.warning(
+                "dependency changed", dependency="postgres", state="up" if is_up else "down"
+            )

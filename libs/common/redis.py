@@ -6,8 +6,8 @@ redis-py's defaults took 3.5 s to fail one GET with the server gone; these take 
 
 import redis.asyncio as redis_asyncio
 from redis.asyncio.connection import BlockingConnectionPool
-from redis.backoff import NoBackoff
 from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 # What a caller catches to degrade: the server is gone, slow, loading, or the pool is exhausted.
@@ -39,6 +39,8 @@ def create_redis(dsn: str, *, timeout_s: float = 0.05, connections_max: int = 32
 
 def tag(tenant: str, *parts: str) -> str:
     """Build the hash-tagged middle of a key, `{tenant:a:b}`, with separators escaped."""
-    escaped = (part.replace("%", "%25").replace("{", "%7B").replace("}", "%7D").replace(":", "%3A")
-               for part in (tenant, *parts))
+    escaped = (
+        part.replace("%", "%25").replace("{", "%7B").replace("}", "%7D").replace(":", "%3A")
+        for part in (tenant, *parts)
+    )
     return "{" + ":".join(escaped) + "}"

@@ -75,9 +75,7 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
     log.info("stopped")
 
 
-def main(
-    settings_class: type[SettingsT], create: Callable[[SettingsT], ServiceApp]
-) -> None:
+def main(settings_class: type[SettingsT], create: Callable[[SettingsT], ServiceApp]) -> None:
     """Entry point of every service: read settings, configure, serve."""
     try:
         settings = settings_class.load()
@@ -86,7 +84,7 @@ def main(
         )
         app = create(settings)
     except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - read by a person at start-up
+        print(error, file=sys.stderr)
         sys.exit(2)
     import uvloop
 

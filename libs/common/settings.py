@@ -27,7 +27,7 @@ def env(*names: str, default: Any = _REQUIRED, description: str, **constraints: 
         description: the effect, one sentence; it appears in `.env.example` and the docs.
         constraints: pydantic bounds (`ge`, `le`, `pattern`, ...).
     """
-    extra = {"env": list(names)}
+    extra: dict[str, Any] = {"env": list(names)}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -154,7 +154,7 @@ class ServiceSettings(BaseSettings):
     jaeger_agent_host: str | None = env(
         "JAEGER_AGENT_HOST",
         default=None,
-        description="Accepted for compatibility: means http://HOST:4318 when no OTLP endpoint is set.",
+        description="Accepted for compatibility: without an OTLP endpoint, http://HOST:4318.",
     )
     jaeger_agent_port: int = env(
         "JAEGER_AGENT_PORT",

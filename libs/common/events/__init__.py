@@ -1,0 +1,1 @@
+"""Events: the envelope, the registry of types, the write-ahead log and its shipper."""

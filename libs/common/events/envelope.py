@@ -30,8 +30,8 @@ class Event:
     traceparent: str = ""
     id: str = field(default_factory=uuid7)
     time: str = field(
-        default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds").replace(
-            "+00:00", "Z"
+        default_factory=lambda: (
+            datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         )
     )
     schema_version: int = 1

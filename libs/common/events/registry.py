@@ -24,7 +24,10 @@ def _row(
     name: str, event_class: EventClass, emitters: str, fields: str, personal: str = ""
 ) -> EventType:
     return EventType(
-        name, event_class, tuple(emitters.split()), frozenset(fields.split()),
+        name,
+        event_class,
+        tuple(emitters.split()),
+        frozenset(fields.split()),
         frozenset(personal.split()),
     )
 
@@ -39,16 +42,32 @@ _ALL = "gateway inference guardrails features analytics audit"
 
 _ROWS = (
     _row("prediction.made", "standard", "inference", _PREDICTION),
-    _row("prediction.shadow", "sampled", "inference",
-         f"{_PREDICTION} stable_label stable_score stable_prediction_id"),
-    _row("verdict.given", "standard", "guardrails",
-         "policy version action validators cached latency_ms length coverage status digest "
-         "batch_id index"),
-    _row("verdict.blocked", "required", "guardrails",
-         "policy version action validators cached latency_ms length coverage status digest "
-         "batch_id index"),
-    _row("label.received", "standard", "features",
-         "transaction_id prediction_id label occurred_at available_at"),
+    _row(
+        "prediction.shadow",
+        "sampled",
+        "inference",
+        f"{_PREDICTION} stable_label stable_score stable_prediction_id",
+    ),
+    _row(
+        "verdict.given",
+        "standard",
+        "guardrails",
+        "policy version action validators cached latency_ms length coverage status digest "
+        "batch_id index",
+    ),
+    _row(
+        "verdict.blocked",
+        "required",
+        "guardrails",
+        "policy version action validators cached latency_ms length coverage status digest "
+        "batch_id index",
+    ),
+    _row(
+        "label.received",
+        "standard",
+        "features",
+        "transaction_id prediction_id label occurred_at available_at",
+    ),
     _row("rollout.changed", "required", "inference guardrails", f"{_CHANGE} rollout model step"),
     _row("model.changed", "required", "inference", f"{_CHANGE} model version release"),
     _row("policy.changed", "required", "guardrails inference", f"{_CHANGE} policy version"),

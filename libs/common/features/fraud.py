@@ -9,18 +9,27 @@ import numpy as np
 from libs.common.features.contract import Columns, Feature, FeatureService, FloatArray
 
 _CARD = (
-    "count_1h", "count_1d", "count_7d", "count_30d",
-    "mean_amount_1d", "mean_amount_7d", "mean_amount_30d",
-    "seconds_since_last",      # earlier payment; NaN without any
-    "amount_z",                # against all earlier amounts; NaN with three or fewer
-    "same_mcc_30d",            # earlier payments in 30 days with this mcc
-    "same_country_30d",        # earlier payments in 30 days in this country
-    "same_merchant_30d",       # earlier payments in 30 days at this merchant
-    "countries_1d",            # distinct countries in a day, current included
+    "count_1h",
+    "count_1d",
+    "count_7d",
+    "count_30d",
+    "mean_amount_1d",
+    "mean_amount_7d",
+    "mean_amount_30d",
+    "seconds_since_last",  # earlier payment; NaN without any
+    "amount_z",  # against all earlier amounts; NaN with three or fewer
+    "same_mcc_30d",  # earlier payments in 30 days with this mcc
+    "same_country_30d",  # earlier payments in 30 days in this country
+    "same_merchant_30d",  # earlier payments in 30 days at this merchant
+    "countries_1d",  # distinct countries in a day, current included
 )
 _MERCHANT = (
-    "count_1d", "count_7d", "count_30d",
-    "mean_amount_1d", "mean_amount_7d", "mean_amount_30d",
+    "count_1d",
+    "count_7d",
+    "count_30d",
+    "mean_amount_1d",
+    "mean_amount_7d",
+    "mean_amount_30d",
 )
 _REQUEST = ("amount", "hour", "weekday", "mcc")
 
@@ -49,16 +58,16 @@ FEATURES: tuple[Feature, ...] = (
     Feature("card_same_mcc_30d", "card", "merchant_pattern", "earlier payments in this category"),
     Feature("card_same_merchant_30d", "card", "merchant_pattern", "earlier payments at this shop"),
     Feature("card_same_country_30d", "card", "geo_pattern", "earlier payments in this country"),
-    Feature("card_country_share_30d", "derived", "geo_pattern", "share of payments in this country"),
+    Feature(
+        "card_country_share_30d", "derived", "geo_pattern", "share of payments in this country"
+    ),
     Feature("card_countries_1d", "card", "geo_pattern", "countries of the card in 1 day"),
     Feature("merchant_count_1d", "merchant", "merchant_pattern", "payments at the shop in 1 day"),
     Feature("merchant_count_7d", "merchant", "merchant_pattern", "payments at the shop in 7 days"),
     Feature(
         "merchant_count_30d", "merchant", "merchant_pattern", "payments at the shop in 30 days"
     ),
-    Feature(
-        "merchant_mean_amount_30d", "merchant", "merchant_pattern", "mean amount at the shop"
-    ),
+    Feature("merchant_mean_amount_30d", "merchant", "merchant_pattern", "mean amount at the shop"),
     Feature(
         "amount_over_merchant_mean_30d", "derived", "amount_pattern", "amount over the shop's mean"
     ),
@@ -71,8 +80,28 @@ FEATURES: tuple[Feature, ...] = (
 
 # Upper bounds of ISO 18245 ranges; the group is the index of the first bound not exceeded.
 _MCC_BOUNDS = np.array(
-    [1499, 2999, 3299, 3499, 3999, 4799, 4999, 5299, 5499, 5599, 5699, 5799, 5999, 6999, 7299,
-     7799, 7999, 8999, 9999], dtype=np.float64,
+    [
+        1499,
+        2999,
+        3299,
+        3499,
+        3999,
+        4799,
+        4999,
+        5299,
+        5499,
+        5599,
+        5699,
+        5799,
+        5999,
+        6999,
+        7299,
+        7799,
+        7999,
+        8999,
+        9999,
+    ],
+    dtype=np.float64,
 )
 # Cash advances, money orders, wire transfers, quasi-cash, gambling.
 _MCC_CASH = np.array([4829, 6010, 6011, 6012, 6051, 6211, 6538, 6540, 7995], dtype=np.float64)

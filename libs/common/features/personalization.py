@@ -9,15 +9,26 @@ import numpy as np
 from libs.common.features.contract import Columns, Feature, FeatureService, FloatArray
 
 RAW: tuple[str, ...] = (
-    "user:views_1d", "user:views_7d", "user:views_30d", "user:carts_7d", "user:purchases_30d",
-    "user:mean_price_30d",         # of purchased and viewed items
-    "user:same_category_30d",      # events in the category of the requested item
-    "user:same_item_30d",          # events with the requested item
-    "user:item_purchases_all",     # purchases of the requested item that the ring still holds
+    "user:views_1d",
+    "user:views_7d",
+    "user:views_30d",
+    "user:carts_7d",
+    "user:purchases_30d",
+    "user:mean_price_30d",  # of purchased and viewed items
+    "user:same_category_30d",  # events in the category of the requested item
+    "user:same_item_30d",  # events with the requested item
+    "user:item_purchases_all",  # purchases of the requested item that the ring still holds
     "user:seconds_since_last",
-    "session:events", "session:seconds", "session:carts",
-    "item:views_1d", "item:views_7d", "item:purchases_7d", "item:purchases_30d",
-    "request:price", "request:hour", "request:weekday",
+    "session:events",
+    "session:seconds",
+    "session:carts",
+    "item:views_1d",
+    "item:views_7d",
+    "item:purchases_7d",
+    "item:purchases_30d",
+    "request:price",
+    "request:hour",
+    "request:weekday",
 )
 
 FEATURES: tuple[Feature, ...] = (
@@ -62,9 +73,7 @@ def derive(raw: Columns) -> FloatArray:
         "user_same_category_30d": raw["user:same_category_30d"],
         "user_same_item_30d": raw["user:same_item_30d"],
         "user_item_purchases_all": raw["user:item_purchases_all"],
-        "user_category_share_30d": _ratio(
-            raw["user:same_category_30d"], views_30d + purchases_30d
-        ),
+        "user_category_share_30d": _ratio(raw["user:same_category_30d"], views_30d + purchases_30d),
         "user_seconds_since_last": raw["user:seconds_since_last"],
         "session_events": raw["session:events"],
         "session_seconds": raw["session:seconds"],
