@@ -1,0 +1,99 @@
+# Gatehouse. `make` alone lists the targets.
+#
+# One virtual environment, two stamps: `make run` installs the light set (services and embedded
+# servers), everything else adds the development set. The stamps lie inside .venv, so removing it
+# starts over.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV := $(shell command -v uv)
+LIGHT := gateway,inference,guardrails,features,analytics,audit,local
+STATE ?= .gatehouse
+SERVICE ?= inference
+DURATION ?= 20
+RUN_ARGS ?=
+PYTEST_ARGS ?= -n 2
+CHECKED := libs services deploy training benchmarks tests
+
+ifdef UV
+INSTALL = $(UV) pip install --quiet --python $(PY) -c constraints.txt
+else
+INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+endif
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z_-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: RELOAD=1 (run), ONLY=a,b (run), PORTS=auto (run), DATA=path (demo), SERVICE=name (profile)"
+
+$(PY):
+ifdef UV
+	@echo "make: virtual environment with $$($(UV) --version)"
+	@$(UV) venv --quiet --python ">=3.11" $(VENV)
+else
+	@echo "make: virtual environment with venv and pip ($(PYTHON), $$($(PYTHON) --version))"
+	@$(PYTHON) -c 'import sys; sys.exit("Gatehouse needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+endif
+
+$(VENV)/.run-stamp: pyproject.toml constraints.txt | $(PY)
+	@echo "make: installing the light set ($(if $(UV),uv,pip))"
+	@$(INSTALL) -e '.[$(LIGHT)]'
+	@touch $@
+
+$(VENV)/.dev-stamp: pyproject.toml constraints.txt $(VENV)/.run-stamp
+	@echo "make: installing the development set ($(if $(UV),uv,pip))"
+	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.dev-stamp ## Install everything that development needs
+
+.PHONY: run
+run: $(VENV)/.run-stamp ## Start Postgres, Redis and the six services; Ctrl-C stops them
+	@exec $(PY) -m deploy.local --state-dir $(STATE) $(if $(RELOAD),--reload) $(if $(ONLY),--only $(ONLY)) $(if $(PORTS),--ports $(PORTS)) $(RUN_ARGS)
+
+.PHONY: demo
+demo: $(VENV)/.run-stamp ## Replay a day of payments through the running gateway
+	@exec $(PY) -m libs.cli demo --state-dir $(STATE) $(if $(DATA),--data $(DATA))
+
+.PHONY: test
+test: $(VENV)/.dev-stamp ## Run the test suite; needs no server started by hand
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev-stamp ## Check style, types and the borders between the packages
+	@$(VENV)/bin/ruff check $(CHECKED)
+	@$(VENV)/bin/ruff format --check $(CHECKED)
+	@$(VENV)/bin/mypy $(CHECKED)
+	@$(VENV)/bin/lint-imports
+
+.PHONY: models
+models: $(VENV)/.dev-stamp ## Train the models under models/ again, from their seeds
+	@$(PY) -m training
+
+.PHONY: bench
+bench: $(VENV)/.run-stamp ## Measure the suite; prints a table and writes JSON under benchmarks/results/
+	@$(PY) -m benchmarks.suite
+
+.PHONY: profile
+profile: $(VENV)/.dev-stamp ## Sample a running service with py-spy into profile-SERVICE.svg
+	@$(VENV)/bin/py-spy record --duration $(DURATION) --output profile-$(SERVICE).svg --pid $$(cat $(STATE)/run/$(SERVICE).pid)
+
+.PHONY: env-example
+env-example: $(VENV)/.run-stamp ## Write .env.example again from the settings classes
+	@$(PY) -m deploy.local.env_example > .env.example
+
+.PHONY: clean
+clean: ## Remove caches and build files; the environment and .gatehouse/ stay
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info profile-*.svg
+
+.PHONY: distclean
+distclean: clean ## Remove also the environment and all local state (stop the suite first)
+	@rm -rf $(VENV) $(STATE)
