@@ -6,18 +6,18 @@
 `request.state`. Planned routes of the catalogue that no router serves answer 501.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
-from libs.common.catalog import Route
+from libs.common.catalog.model import Route as CatalogRoute
 from libs.common.context import Caller
-from libs.common.errors import NotBuiltError, NotFoundError, ServiceError
+from libs.common.errors import InternalError, NotBuiltError, NotFoundError, ServiceError
 from libs.common.events.envelope import EventEmitter
 from libs.common.logging import get_logger
 from libs.common.metrics import HttpMetrics, render
@@ -103,9 +103,10 @@ def create_app(
         app.include_router(router)
     for router in v1_routers:
         app.include_router(router, prefix="/v1", include_in_schema=False)
-    _add_planned(app, platform)
+    served = _served(routers) | _served(v1_routers) | _served(v1_routers, prefix="/v1")
+    _add_planned(app, platform, served)
     as_response = render_error or (lambda error, scope: problem_response(error, scope["path"]))
-    _add_error_handlers(app, as_response)
+    _add_error_handlers(app, as_response, sorted(f"{method} {path}" for method, path in served))
     metrics = HttpMetrics(service, platform.registry)
     edge = ServiceEdge(
         app,
@@ -161,20 +162,26 @@ def _add_operations(app: FastAPI, platform: Platform) -> None:
         return Response(body, headers={"content-type": content_type})
 
 
-def _add_planned(app: FastAPI, platform: Platform) -> None:
-    """Answer 501 for each catalogue route that no router serves, built or not."""
-    served = {
-        (method, getattr(route, "path", ""))
-        for route in app.routes
-        for method in getattr(route, "methods", None) or ()
+def _served(routers: Iterable[APIRouter], prefix: str = "") -> set[tuple[str, str]]:
+    """List (method, path) of the routers' own routes."""
+    return {
+        (method, prefix + route.path)
+        for router in routers
+        for route in router.routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
     }
+
+
+def _add_planned(app: FastAPI, platform: Platform, served: set[tuple[str, str]]) -> None:
+    """Answer 501 for each catalogue route that no router serves, built or not."""
     for route in (*platform.entry.routes, *platform.entry.internal):
         for path in route.paths:
             if route.method != "WS" and (route.method, path) not in served:
                 app.add_route(path, _not_built(route), methods=[route.method])
 
 
-def _not_built(route: Route) -> Callable[[Request], Any]:
+def _not_built(route: CatalogRoute) -> Callable[[Request], Any]:
     async def answer(_: Request) -> Response:
         raise NotBuiltError(
             f"{route.method} {route.path} is announced but not built yet.",
@@ -184,7 +191,9 @@ def _not_built(route: Route) -> Callable[[Request], Any]:
     return answer
 
 
-def _add_error_handlers(app: FastAPI, as_response: Callable[[ServiceError, Any], Response]) -> None:
+def _add_error_handlers(
+    app: FastAPI, as_response: Callable[[ServiceError, Any], Response], endpoints: list[str]
+) -> None:
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
         return as_response(error, request.scope)
@@ -193,16 +202,18 @@ def _add_error_handlers(app: FastAPI, as_response: Callable[[ServiceError, Any],
     async def on_validation(request: Request, error: RequestValidationError) -> Response:
         return as_response(from_pydantic(error.errors()), request.scope)
 
+    @app.exception_handler(Exception)
+    async def on_defect(request: Request, _: Exception) -> Response:
+        # Starlette raises the error again after this answer; the edge logs it.
+        return as_response(InternalError("Something went wrong on our side."), request.scope)
+
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, ServiceError):
+            # FastAPI wraps whatever the reading of the body raised, our own size limit included.
+            return as_response(error.__cause__, request.scope)
         if error.status_code == 404:
-            known = sorted(
-                f"{method} {route.path}"
-                for route in app.routes
-                if isinstance(route, APIRoute) and route.include_in_schema
-                for method in route.methods or ()
-            )
-            return as_response(NotFoundError("No such path.", endpoints=known), request.scope)
+            return as_response(NotFoundError("No such path.", endpoints=endpoints), request.scope)
         translated = ServiceError(
             str(error.detail), code=f"http_{error.status_code}", headers=error.headers
         )

@@ -15,8 +15,8 @@
     `- DeadlineExceededError     504
 
 Services add leaves in their own `errors.py`. The tree knows no web framework;
-`libs.common.problems` renders it once, as RFC 9457 `application/problem+json`. A message holds no secret, no user text and
-no personal data: it names the field, never the value.
+`libs.common.problems` renders it once, as RFC 9457 `application/problem+json`. A message holds no
+secret, no user text and no personal data: it names the field, never the value.
 """
 
 from collections.abc import Mapping, Sequence

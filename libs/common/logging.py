@@ -7,7 +7,9 @@ a new field must be judged once, here, and a value that slips in elsewhere is dr
 
 import logging
 import sys
+import traceback
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -67,6 +69,35 @@ def allow_listed(
     return event
 
 
+def _safe_exception(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Render an exception as its types and frames, without messages or local variables.
+
+    Messages of drivers and validators repeat the values they were given; frames do not.
+    """
+    info = event.pop("exc_info", None)
+    error = info if isinstance(info, BaseException) else sys.exc_info()[1] if info else None
+    if error is not None:
+        event["exception"] = describe_exception(error)
+    return event
+
+
+def describe_exception(error: BaseException) -> str:
+    """Give `Type at file:line in function <- ...` for an error and its causes."""
+    parts: list[str] = []
+    current_error: BaseException | None = error
+    while current_error is not None and len(parts) < 4:
+        frames = traceback.extract_tb(current_error.__traceback__)[-6:]
+        where = " < ".join(
+            f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+            for frame in reversed(frames)
+        )
+        parts.append(f"{type(current_error).__name__} at {where}")
+        current_error = current_error.__cause__ or current_error.__context__
+    return " <- ".join(parts)
+
+
 def configure_logging(
     service: str, *, level: str = "info", log_format: Literal["json", "console", "auto"] = "auto"
 ) -> None:
@@ -98,7 +129,7 @@ def configure_logging(
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             add_service,
             _add_context,
-            structlog.processors.format_exc_info,
+            _safe_exception,
             allow_listed,
             renderer,
         ],

@@ -92,13 +92,15 @@ class ServiceEdge:
         name = f"{method} {template}"
         started = time.perf_counter()
         status = 500
+        has_started = False
         self._metrics.active.inc()
         span = get_telemetry().start_server_span(name, headers.get("traceparent"))
         _adopt_span(context, span)
 
         async def send_with_ids(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_started
             if message["type"] == "http.response.start":
+                has_started = True
                 status = message["status"]
                 message["headers"] = [
                     *message.get("headers", ()),
@@ -124,11 +126,12 @@ class ServiceEdge:
                 except Exception:
                     log.exception("unhandled error", route=template)
                     mark_failed(span, "unhandled error")
-                    ours = InternalError(
-                        "Something went wrong on our side.",
-                        hint="The request id leads to the log line.",
-                    )
-                    await self._render(ours, scope)(scope, receive, send_with_ids)
+                    if not has_started:
+                        ours = InternalError(
+                            "Something went wrong on our side.",
+                            hint="The request id leads to the log line.",
+                        )
+                        await self._render(ours, scope)(scope, receive, send_with_ids)
         finally:
             seconds = time.perf_counter() - started
             self._metrics.active.dec()
@@ -141,8 +144,10 @@ class ServiceEdge:
                 if status >= 500:
                     mark_failed(span, str(status))
             span.end()
-            if path not in _QUIET_PATHS or status >= 500:
-                log.info(
+            if status >= 500 or path not in _QUIET_PATHS:
+                # The gateway writes the access line that people read; here only faults are loud.
+                write = log.warning if status >= 500 else log.debug
+                write(
                     "request",
                     method=method,
                     route=template,
