@@ -1,0 +1,1 @@
+"""Input and output of analytics: PostgreSQL, Redis, the audit log, Gemini."""

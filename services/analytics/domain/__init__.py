@@ -1,0 +1,1 @@
+"""Pure logic of analytics: takes values, returns values, knows no driver."""

@@ -1,0 +1,151 @@
+"""Thresholds and their judgement: limits on levels and on change against the window before.
+
+Absolute limits are the mission's: average confidence and inference time (its 95th percentile), each
+with a warning and a critical level. Changes need `samples_min` requests in both windows; below it
+nothing is said. Rates are compared with a two-proportion z statistic, so that noise is no change.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from services.analytics.domain.aggregate import Aggregate
+
+Severity = Literal["low", "medium", "high", "critical"]
+Status = Literal["OK", "WARNING", "CRITICAL"]
+Kind = Literal["absolute", "change"]
+SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
+# A rate must move by this many standard errors before it counts as changed (p < 0.001, one-sided).
+CHANGE_Z_MIN = 3.1
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Limits of one tenant; defaults are the mission's where it gives any.
+
+    Confidence and rates are shares in [0, 1]; `*_change_ratio` compares with the window before.
+    """
+
+    min_confidence_warning: float = 0.6
+    min_confidence_critical: float = 0.4
+    max_inference_time_warning_ms: float = 200.0
+    max_inference_time_critical_ms: float = 500.0
+    max_error_rate_warning: float = 0.01
+    max_error_rate_critical: float = 0.05
+    latency_change_ratio: float = 1.5
+    traffic_drop_ratio: float = 0.5
+    samples_min: int = 50
+
+
+THRESHOLD_NAMES = tuple(item.name for item in fields(Thresholds))
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One limit that a window broke; `n` is the sample it was judged on."""
+
+    metric: str
+    kind: Kind
+    value: float
+    limit: float
+    severity: Severity
+    n: int
+
+
+def crossings(limits: Thresholds) -> list[tuple[str, str]]:
+    """List the fields that contradict each other, as (field, what is wrong)."""
+    wrong = []
+    if limits.min_confidence_critical >= limits.min_confidence_warning:
+        wrong.append(("min_confidence_critical", "must be below min_confidence_warning"))
+    if limits.max_inference_time_critical_ms <= limits.max_inference_time_warning_ms:
+        wrong.append(
+            ("max_inference_time_critical_ms", "must be above max_inference_time_warning_ms")
+        )
+    if limits.max_error_rate_critical <= limits.max_error_rate_warning:
+        wrong.append(("max_error_rate_critical", "must be above max_error_rate_warning"))
+    return wrong
+
+
+def judge(current: Aggregate, previous: Aggregate | None, limits: Thresholds) -> list[Breach]:
+    """List what a window broke, gravest first; an empty window breaks no level."""
+    found = [*_levels(current, limits)]
+    if previous is not None:
+        found += _changes(current, previous, limits)
+    return sorted(found, key=lambda breach: (-SEVERITIES.index(breach.severity), breach.metric))
+
+
+def status_of(breaches: list[Breach]) -> Status:
+    """Give the mission's status word: critical levels, any other breach, or none."""
+    if any(breach.severity == "critical" for breach in breaches):
+        return "CRITICAL"
+    return "WARNING" if breaches else "OK"
+
+
+def _levels(current: Aggregate, limits: Thresholds) -> list[Breach]:
+    found: list[Breach] = []
+
+    def check(
+        metric: str, value: float | None, warning: float, critical: float, n: int, *, low: bool
+    ) -> None:
+        if value is None:
+            return
+        for limit, severity in ((critical, "critical"), (warning, "medium")):
+            if value < limit if low else value > limit:
+                level: Severity = "critical" if severity == "critical" else "medium"
+                found.append(Breach(metric, "absolute", value, limit, level, n))
+                return
+
+    check(
+        "average_confidence",
+        current.average_confidence,
+        limits.min_confidence_warning,
+        limits.min_confidence_critical,
+        current.sums.confidence_n,
+        low=True,
+    )
+    check(
+        "latency_p95_ms",
+        current.p95,
+        limits.max_inference_time_warning_ms,
+        limits.max_inference_time_critical_ms,
+        current.sums.latency_n,
+        low=False,
+    )
+    if current.requests >= limits.samples_min:
+        check(
+            "error_rate",
+            current.error_rate,
+            limits.max_error_rate_warning,
+            limits.max_error_rate_critical,
+            current.requests,
+            low=False,
+        )
+    return found
+
+
+def _changes(current: Aggregate, previous: Aggregate, limits: Thresholds) -> list[Breach]:
+    found: list[Breach] = []
+    n, m = current.requests, previous.requests
+    # Traffic that stops is its own rule: there is no error rate to look at.
+    if m >= limits.samples_min and n < limits.traffic_drop_ratio * m:
+        severity: Severity = "high" if n == 0 else "medium"
+        found.append(Breach("requests", "change", n, limits.traffic_drop_ratio * m, severity, m))
+    if n < limits.samples_min or m < limits.samples_min:
+        return found
+    now, before = current.p95, previous.p95
+    if now is not None and before is not None and now > limits.latency_change_ratio * before:
+        limit = limits.latency_change_ratio * before
+        found.append(
+            Breach("latency_p95_ms", "change", now, limit, "medium", current.sums.latency_n)
+        )
+    if current.error_rate is not None and previous.error_rate is not None:
+        limit = previous.error_rate + CHANGE_Z_MIN * _pooled_error(current, previous)
+        if current.error_rate > limit:
+            found.append(Breach("error_rate", "change", current.error_rate, limit, "medium", n))
+    return found
+
+
+def _pooled_error(a: Aggregate, b: Aggregate) -> float:
+    """Standard error of a difference of two rates under no difference."""
+    pooled = (a.sums.errors + b.sums.errors) / (a.requests + b.requests)
+    return math.sqrt(pooled * (1 - pooled) * (1 / a.requests + 1 / b.requests))

@@ -1,0 +1,185 @@
+"""Wire models of analytics; absent figures are null, never zero and never NaN."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
+
+from services.analytics.domain.thresholds import Severity, Status
+from services.analytics.domain.windows import WINDOW_MINUTES_MAX
+
+WindowMinutes = Annotated[StrictInt, Field(ge=1, le=WINDOW_MINUTES_MAX)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AggregatedRequest(_Request):
+    """Which window, of what."""
+
+    time_window_minutes: WindowMinutes = 60
+    model: Name | None = None
+    version: Name | None = None
+    release: Name | None = None
+    route: Name | None = None
+    end: AwareDatetime | None = None
+    compare: Literal["previous", "none"] = "previous"
+
+
+class Count(BaseModel):
+    """How many predictions there were; `since` is the minute in which this process started."""
+
+    total_predictions: int
+    since_start: int
+    since: datetime
+
+
+class WatermarkView(BaseModel):
+    """How far the roll-ups follow the audit log."""
+
+    log_index: int
+    log_size: int
+    event_time: datetime | None
+    age_s: float | None = Field(description="Seconds since the end of the log was last reached.")
+
+
+class WindowView(BaseModel):
+    """`[start, end)`; `complete` is true when every event of it is counted."""
+
+    start: datetime
+    end: datetime
+    minutes: int
+    complete: bool
+    watermark: WatermarkView
+
+
+class Totals(BaseModel):
+    """Counts with the rates made of them."""
+
+    requests: int
+    errors: int
+    degraded: int
+    error_rate: float | None
+    throughput_rps: float | None
+
+
+class LatencyView(BaseModel):
+    """Count, minimum, maximum and mean are exact; quantiles carry the stated error."""
+
+    count: int
+    min: float | None
+    max: float | None
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    method: Literal["sketch"] = "sketch"
+    max_relative_error: float
+
+
+class GuardrailsView(BaseModel):
+    """Verdicts of the window, over all models."""
+
+    checked: int
+    blocked: int
+    masked: int
+    flagged: int
+
+
+class CacheView(BaseModel):
+    """Cache use among the answers that could have been cached."""
+
+    hits: int
+    misses: int
+    hit_rate: float | None
+
+
+class ModelView(BaseModel):
+    """One model version."""
+
+    model: str
+    version: str
+    release: str
+    arm: str
+    requests: int
+    error_rate: float | None
+    average_confidence: float | None
+    p95: float | None
+
+
+class PreviousView(BaseModel):
+    """The window of equal length before."""
+
+    requests: int
+    error_rate: float | None
+    average_confidence: float | None
+    p95: float | None
+
+
+class BreachView(BaseModel):
+    """A limit that was broken, with the sample it was judged on."""
+
+    metric: str
+    kind: Literal["absolute", "change"]
+    value: float
+    limit: float
+    severity: Severity
+    n: int
+
+
+class Aggregated(BaseModel):
+    """Figures of a window."""
+
+    status: Status
+    total_predictions: int
+    average_confidence: float | None
+    sentiment_distribution: dict[str, int]
+    label_distribution: dict[str, int]
+    input_length_latency_correlation: float | None
+    window: WindowView
+    totals: Totals
+    latency_ms: LatencyView
+    guardrails: GuardrailsView
+    cache: CacheView
+    by_model: list[ModelView]
+    previous: PreviousView | None
+    breaches: list[BreachView]
+    thresholds_version: str
+
+
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Milliseconds = Annotated[float, Field(strict=True, gt=0, le=3_600_000)]
+
+
+class ThresholdsRequest(_Request):
+    """Limits to change; what is left out keeps its value."""
+
+    min_confidence_warning: Share | None = None
+    min_confidence_critical: Share | None = None
+    max_inference_time_warning_ms: Milliseconds | None = None
+    max_inference_time_critical_ms: Milliseconds | None = None
+    max_error_rate_warning: Share | None = None
+    max_error_rate_critical: Share | None = None
+    latency_change_ratio: Annotated[float, Field(strict=True, gt=1, le=100)] | None = None
+    traffic_drop_ratio: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
+    samples_min: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None
+    expected_version: Annotated[StrictInt, Field(ge=0)] | None = None
+
+
+class ThresholdsView(BaseModel):
+    """The limits in force; `version` 0 are the defaults, nothing was ever changed."""
+
+    model_config = ConfigDict(extra="allow")
+    version: int
+    changed_at: datetime | None
+    changed_by: str | None
+
+
+class AnalyzeRequest(_Request):
+    """Which closed window to explain."""
+
+    time_window_minutes: WindowMinutes = 60
+    model: Name | None = None
+    release: Name | None = None
