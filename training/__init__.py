@@ -1,0 +1,1 @@
+"""Data generators and training pipelines that produce what lies in `models/`."""

@@ -143,7 +143,7 @@ def _payments(
     # The payments range separates the trial and the use phase of card testing.
     keys = draws.key(seed, _MISUSE, parent.view(np.int64), low, number)
 
-    rows = np.array([int(np.flatnonzero(MCC == mcc)[0]) for mcc in pattern.mccs])
+    rows = np.array([int(np.flatnonzero(mcc == MCC)[0]) for mcc in pattern.mccs])
     is_same_shop = draws.uniform(parent, 3) < 0.4
     shop_keys = np.where(is_same_shop, parent, keys)
     category = rows[(draws.uniform(shop_keys, 4) * len(rows)).astype(np.int64)]

@@ -28,7 +28,7 @@ _CARD_DAY, _PAYMENT, _TRIP, _FAVOURITE, _BURST = 10, 11, 12, 13, 14
 _TRIP_BLOCK_DAYS = 40
 _CASH = int(np.flatnonzero(MCC == 6011)[0])
 # Small payments in quick succession that are honest: rides, snacks, games.
-_BURST_CATEGORIES = np.array([int(np.flatnonzero(MCC == mcc)[0]) for mcc in (4111, 5814, 5815)])
+_BURST_CATEGORIES = np.array([int(np.flatnonzero(mcc == MCC)[0]) for mcc in (4111, 5814, 5815)])
 
 
 @dataclass(frozen=True)

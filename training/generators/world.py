@@ -133,8 +133,8 @@ class Merchants:
         low, high = np.where(is_empty, 0, low), np.where(is_empty, len(self.ids), high)
         padded = np.concatenate([[0.0], self.cumulative])
         target = padded[low] + draw * (padded[high] - padded[low])
-        row = np.searchsorted(self.cumulative, target, side="left")
-        return np.clip(row, low, high - 1).astype(np.int64)
+        row: Ints = np.searchsorted(self.cumulative, target, side="left").astype(np.int64)
+        return np.asarray(np.minimum(np.maximum(row, low), high - 1), dtype=np.int64)
 
 
 def make_cards(seed: int, ids: Ints, days: int) -> Cards:
