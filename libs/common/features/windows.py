@@ -213,16 +213,13 @@ def _z_against_earlier(group: _Groups, amount: IntArray) -> FloatArray:
     """Deviation of each amount from all earlier ones of its group, in population sigmas.
 
     `(n x - s) / sqrt(n q - s^2)` with count n, sum s and sum of squares q; NaN with three or fewer
-    earlier amounts or without spread. Amounts are taken relative to their group's rounded mean:
-    it changes nothing in the formula and keeps the squares small enough to be exact.
+    earlier amounts or without spread. Amounts are taken relative to their group's first one: it
+    changes nothing in the formula, keeps the squares small, and equal amounts give exactly 0.
     """
     n = np.arange(len(amount)) - group.first
     if not len(amount):
         return np.empty(0)
-    ends = np.append(np.flatnonzero(np.diff(group.first)), len(amount) - 1)
-    sizes = np.diff(np.concatenate(([-1], ends)))
-    shift = np.repeat(np.add.reduceat(amount, group.first[ends]) // sizes, sizes)
-    relative = amount - shift
+    relative = amount - amount[group.first]
     s = _earlier_sum(relative, group.first)
     q = _earlier_sum(relative * relative, group.first)
     spread = n.astype(np.float64) * q - s.astype(np.float64) ** 2

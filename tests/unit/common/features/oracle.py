@@ -4,6 +4,7 @@ import math
 import statistics
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 DAY = 86_400_000
 HOUR = 3_600_000
@@ -31,11 +32,11 @@ class Interaction:
     price_minor: int
 
 
-def _window(events, t, w):
+def _window(events: list[Any], t: int, w: int) -> list[Any]:
     return [event for event in events if t - w < event.event_ms <= t]
 
 
-def _mean_major(events):
+def _mean_major(events: list[Payment]) -> float:
     return float(Fraction(sum(event.amount_minor for event in events), 100 * len(events)))
 
 
@@ -78,7 +79,7 @@ def personalization_row(events: list[Interaction], now: Interaction) -> dict[str
     user = _window([event for event in events if event.user == now.user], t, 90 * DAY)
     row: dict[str, float] = {}
 
-    def count(chosen, w):
+    def count(chosen: list[Interaction], w: int) -> int:
         return len(_window(chosen, t, w))
 
     views = [event for event in user if event.kind == 0]

@@ -1,14 +1,15 @@
 """Small worlds in which windows, ties and boundaries meet often."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from tests.unit.common.features.oracle import DAY, HOUR, Interaction, Payment
 
 # Steps that land on, just before and just after every window edge, and long silences.
-STEP = st.sampled_from(
-    [0, 0, 1, 999, HOUR - 1, HOUR, HOUR + 1, DAY - 1, DAY, DAY + 1, 7 * DAY, 29 * DAY, 30 * DAY]
-    + [31 * DAY, 90 * DAY]
-)
+_HOURS = [HOUR - 1, HOUR, HOUR + 1]
+_DAYS = [DAY - 1, DAY, DAY + 1, 7 * DAY, 29 * DAY, 30 * DAY, 31 * DAY, 90 * DAY]
+STEP = st.sampled_from([0, 0, 1, 999, *_HOURS, *_DAYS])
 START_MS = 1_750_000_000_123
 _CODE = st.sampled_from([-1, 1, 2])
 
@@ -42,7 +43,7 @@ def interactions(draw, size_max=25):
     return result
 
 
-def interaction(draw, now):
+def interaction(draw: Any, now: int) -> Interaction:
     return Interaction(
         now,
         draw(st.integers(0, 1)),

@@ -1,5 +1,7 @@
 """The offline twin against brute force."""
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,13 +19,13 @@ from tests.unit.common.features.strategies import (
 )
 
 
-def _arrays(rows, kind, names=None):
+def _arrays(rows: Any, kind: Any, names: list[str] | None = None) -> dict[str, Any]:
     fields = names or list(kind.__dataclass_fields__)
     columns = {name: [getattr(row, name) for row in rows] for name in fields}
     return {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
 
 
-def _assert_equal(columns, expected):
+def _assert_equal(columns: dict[str, Any], expected: list[dict[str, float]]) -> None:
     for index, row in enumerate(expected):
         for name, value in row.items():
             got = columns[name][index]
