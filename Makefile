@@ -17,7 +17,7 @@ STATE ?= .gatehouse
 SERVICE ?= inference
 DURATION ?= 20
 RUN_ARGS ?=
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist loadgroup
 CHECKED := libs services deploy training benchmarks tests
 
 ifdef UV
