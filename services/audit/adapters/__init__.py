@@ -1,0 +1,1 @@
+"""I/O of audit: the sequencer, reads, keys, checkpoints."""

@@ -1,0 +1,331 @@
+"""The one sequencer: gap-free indices, leaves, payloads, tiles and size in one transaction.
+
+Several processes may run; the row lock on `log_state` and an advisory lock fence them, and a writer
+that finds another's name bumps the epoch and rebuilds its right edge from the tiles: two sequencers
+are slow, not wrong. Concurrent batches share a commit. Nothing is answered before COMMIT.
+"""
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import asyncpg
+
+from libs.common.errors import UnavailableError
+from libs.common.logging import get_logger
+from libs.common.postgres import Postgres
+from services.audit.adapters.partitions import ensure_partitions, month_start
+from services.audit.adapters.subjects import Subject, SubjectKeys, stored_body
+from services.audit.domain import leaf as leaves
+from services.audit.domain.events import Accepted
+from services.audit.domain.tiles import Edge, edge_coordinates
+from services.audit.domain.tree import EMPTY_ROOT, leaf_hash
+from services.audit.errors import SequencerBusyError
+
+log = get_logger()
+
+GROUP_EVENTS_MAX = 1_000
+_ADVISORY_KEY = 0x61756469  # "audi"; any constant, the same in every sequencer
+_LOCK = f"SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_xact_lock({_ADVISORY_KEY})"
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one event."""
+
+    status: Literal["appended", "duplicate", "rejected"]
+    index: int | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    events: Sequence[Accepted]
+    done: asyncio.Future[list[Outcome]]
+
+
+@dataclass(slots=True)
+class _Row:
+    """One new event on its way into the tables."""
+
+    index: int
+    event: Accepted
+    subject: Subject | None
+    salt: bytes
+    body: bytes
+    leaf: bytes
+
+
+class Sequencer:
+    """Appends batches; one instance per process."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        subjects: SubjectKeys,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._postgres = postgres
+        self._subjects = subjects
+        self._now = now
+        self._writer = uuid.uuid4().hex
+        self._edge: tuple[int, Edge] | None = None  # epoch and the edge it belongs to
+        self._months: set[datetime] = set()
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(maxsize=256)
+        self._spare: _Waiting | None = None
+
+    async def append(self, events: Sequence[Accepted]) -> list[Outcome]:
+        """Append events and give their outcomes after COMMIT, in order.
+
+        Raises:
+            SequencerBusyError: the log is locked or the queue is full.
+            UnavailableError: the database does not answer; perhaps committed, so send again.
+        """
+        if not events:
+            return []
+        waiting = _Waiting(events, asyncio.get_running_loop().create_future())
+        try:
+            self._queue.put_nowait(waiting)
+        except asyncio.QueueFull:
+            raise SequencerBusyError("Too many batches are waiting.") from None
+        return await waiting.done
+
+    async def run(self) -> None:
+        """Commit group after group until cancelled; while one commits, the next one fills up."""
+        while True:
+            group = await self._next_group()
+            try:
+                await self._commit_group(group)
+            finally:
+                for waiting in group:
+                    waiting.done.cancel()  # no effect where an outcome was set
+
+    async def _next_group(self) -> list[_Waiting]:
+        first = self._spare or await self._queue.get()
+        self._spare = None
+        group, count = [first], len(first.events)
+        while not self._queue.empty():
+            waiting = self._queue.get_nowait()
+            if count + len(waiting.events) > GROUP_EVENTS_MAX:
+                self._spare = waiting
+                break
+            group.append(waiting)
+            count += len(waiting.events)
+        return group
+
+    async def _commit_group(self, group: list[_Waiting]) -> None:
+        events = [event for waiting in group for event in waiting.events]
+        try:
+            outcomes = await self._commit(events)
+        except Exception as error:  # every caller gets an answer, whatever went wrong
+            self._forget()
+            if not isinstance(error, UnavailableError):
+                log.error("append failed", error_type=type(error).__name__)
+            for waiting in group:
+                if not waiting.done.done():
+                    waiting.done.set_exception(error)
+            return
+        start = 0
+        for waiting in group:
+            end = start + len(waiting.events)
+            if not waiting.done.done():
+                waiting.done.set_result(outcomes[start:end])
+            start = end
+
+    async def _commit(self, events: Sequence[Accepted]) -> list[Outcome]:
+        try:
+            return await self._transact(events)
+        except asyncpg.LockNotAvailableError:
+            raise SequencerBusyError("Another sequencer holds the log.") from None
+        except (asyncpg.DataError, ValueError):
+            # Something in the batch cannot be stored: find it, so that it blocks nobody else.
+            self._forget()
+            if len(events) == 1:
+                return [Outcome("rejected", error="the event cannot be stored")]
+            half = len(events) // 2
+            return await self._commit(events[:half]) + await self._commit(events[half:])
+
+    def _forget(self) -> None:
+        """After a failure nothing is known about what was committed: read it again."""
+        self._edge = None
+        self._months.clear()
+
+    async def _transact(self, events: Sequence[Accepted]) -> list[Outcome]:
+        async with self._postgres.transaction() as connection:
+            await connection.execute(_LOCK)
+            size, epoch, previous = await self._take_over(connection)
+            edge = await self._edge_at(connection, size, epoch)
+            outcomes, fresh = await self._number(connection, events, size)
+            if not fresh:
+                self._edge = (epoch, edge)
+                return outcomes
+            moment = leaves.next_moment(previous, self._now())
+            await self._ensure_month(connection, moment)
+            rows = await self._prepare(connection, fresh, moment)
+            grown = edge.copy()
+            touched = grown.append(leaf_hash(row.leaf) for row in rows)
+            await _copy(connection, rows, moment, self._subjects)
+            await connection.execute(
+                "INSERT INTO tile (level, n, hashes) "
+                "SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[]) "
+                "ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes",
+                [level for level, _ in touched],
+                [number for _, number in touched],
+                list(touched.values()),
+            )
+            await connection.execute(
+                "UPDATE log_state SET size = $1, root = $2, ingested_at = $3",
+                grown.size,
+                grown.root(),
+                moment,
+            )
+        self._edge = (epoch, grown)
+        return outcomes
+
+    async def _take_over(self, connection: Any) -> tuple[int, int, datetime]:
+        """Lock the state and make sure that this process is its writer."""
+        row = await connection.fetchrow(
+            "SELECT size, epoch, writer, ingested_at FROM log_state FOR UPDATE"
+        )
+        if row is None:
+            await connection.execute(
+                "INSERT INTO log_state (size, root, epoch, writer, ingested_at) "
+                "VALUES (0, $1, 1, $2, $3)",
+                EMPTY_ROOT,
+                self._writer,
+                _EPOCH_START,
+            )
+            return 0, 1, _EPOCH_START
+        if row["writer"] == self._writer:
+            return row["size"], row["epoch"], row["ingested_at"]
+        epoch = row["epoch"] + 1
+        await connection.execute(
+            "UPDATE log_state SET epoch = $1, writer = $2", epoch, self._writer
+        )
+        log.info("sequencer took over", epoch=epoch, tree_size=row["size"])
+        return row["size"], epoch, row["ingested_at"]
+
+    async def _edge_at(self, connection: Any, size: int, epoch: int) -> Edge:
+        if self._edge and self._edge[0] == epoch and self._edge[1].size == size:
+            return self._edge[1]
+        wanted = edge_coordinates(size)
+        rows = await connection.fetch(
+            "SELECT level, n, hashes FROM tile WHERE (level, n) IN "
+            "(SELECT * FROM unnest($1::smallint[], $2::bigint[]))",
+            [level for level, _ in wanted],
+            [number for _, number in wanted],
+        )
+        return Edge.from_tiles(size, {(row["level"], row["n"]): row["hashes"] for row in rows})
+
+    async def _number(
+        self, connection: Any, events: Sequence[Accepted], size: int
+    ) -> tuple[list[Outcome], list[tuple[int, Accepted]]]:
+        """Give each event its outcome and the new ones their contiguous indices.
+
+        The lock makes reading first safe: nobody else can add a key before this commits.
+        """
+        rows = await connection.fetch(
+            "SELECT id, source, index FROM event_dedup WHERE (id, source) IN "
+            "(SELECT * FROM unnest($1::text[], $2::text[]))",
+            [event.id for event in events],
+            [event.source for event in events],
+        )
+        known = {(row["id"], row["source"]): row["index"] for row in rows}
+        outcomes: list[Outcome] = []
+        fresh: list[tuple[int, Accepted]] = []
+        for event in events:
+            key = (event.id, event.source)
+            if key in known:
+                outcomes.append(Outcome("duplicate", known[key]))
+                continue
+            index = known[key] = size + len(fresh)
+            fresh.append((index, event))
+            outcomes.append(Outcome("appended", index))
+        return outcomes, fresh
+
+    async def _ensure_month(self, connection: Any, moment: datetime) -> None:
+        month = month_start(moment)
+        if month not in self._months:
+            await ensure_partitions(connection, moment)
+            self._months.add(month)
+
+    async def _prepare(
+        self, connection: Any, fresh: Sequence[tuple[int, Accepted]], moment: datetime
+    ) -> list[_Row]:
+        subjects = await self._subjects.load(connection, (event for _, event in fresh))
+        rows = []
+        for index, event in fresh:
+            subject = (
+                subjects[event.tenant, event.data_subject]
+                if event.data_subject is not None
+                else None
+            )
+            salt, body = os.urandom(leaves.SALT_BYTES), stored_body(event, subject)
+            data = leaves.leaf_bytes(
+                event_id=event.id,
+                source=event.source,
+                event_type=event.type,
+                ingested_at=moment,
+                retention=event.event_class,
+                subject=subject.pseudonym if subject else None,
+                commitment=leaves.payload_hash(salt, body),
+            )
+            rows.append(_Row(index, event, subject, salt, body, data))
+        return rows
+
+
+async def _copy(
+    connection: Any, rows: Sequence[_Row], moment: datetime, subjects: SubjectKeys
+) -> None:
+    """Write the rows of all tables by COPY."""
+
+    async def copy(table: str, columns: str, records: list[tuple[Any, ...]]) -> None:
+        await connection.copy_records_to_table(table, records=records, columns=columns.split())
+
+    await copy(
+        "event_dedup", "id source index", [(r.event.id, r.event.source, r.index) for r in rows]
+    )
+    await copy("leaf", "index ingested_at leaf", [(r.index, moment, r.leaf) for r in rows])
+    await copy(
+        "payload",
+        "index ingested_at retention salt body",
+        [(r.index, moment, r.event.event_class, r.salt, r.body) for r in rows],
+    )
+    await copy(
+        "search_row",
+        "index ingested_at tenant type source decision model actor subject request_id trace_id",
+        [
+            (
+                r.index,
+                moment,
+                r.event.tenant,
+                r.event.type,
+                r.event.source,
+                r.event.decision,
+                r.event.model,
+                subjects.actor_of(r.event.tenant, r.event.principal),
+                r.subject.pseudonym if r.subject else None,
+                r.event.request_id,
+                r.event.trace_id,
+            )
+            for r in rows
+        ],
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(sequencer: Sequencer) -> Any:
+    """Run a sequencer for the length of a block."""
+    task = asyncio.create_task(sequencer.run(), name="sequencer")
+    try:
+        yield sequencer
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

@@ -1,0 +1,137 @@
+"""Crypto-shredding: personal fields are sealed under a key per data subject, before hashing.
+
+AES-256-GCM, fresh nonce, AAD = event id and field path. The data key is wrapped by a key outside of
+PostgreSQL. The log carries a random pseudonym. While key or salt lives the data is still
+pseudonymous personal data (EDPB 02/2025).
+"""
+
+import base64
+import hmac
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from services.audit.adapters.keys import LogKeys
+from services.audit.domain.events import Accepted
+
+ERASED = "erased"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A data subject's pseudonym and data key; no key after erasure."""
+
+    pseudonym: str
+    dek: bytes | None
+
+
+class SubjectKeys:
+    """Reads and makes subject keys inside the append's transaction."""
+
+    def __init__(self, keys: LogKeys) -> None:
+        self._keys = keys
+
+    def hmac_of(self, tenant: str, subject: str) -> bytes:
+        """Give the lookup value of a data subject; useless without the index key."""
+        return hmac.digest(self._keys.index, orjson.dumps(["subject", tenant, subject]), "sha256")
+
+    def actor_of(self, tenant: str, principal: str) -> str:
+        """Give the pseudonym under which a principal can be searched."""
+        message = orjson.dumps(["actor", tenant, principal])
+        return hmac.digest(self._keys.index, message, "sha256")[:16].hex()
+
+    async def load(
+        self, connection: Any, events: Iterable[Accepted]
+    ) -> dict[tuple[str, str], Subject]:
+        """Give the subjects of a batch by (tenant, data subject), making missing keys."""
+        wanted = {
+            self.hmac_of(event.tenant, event.data_subject): (event.tenant, event.data_subject)
+            for event in events
+            if event.data_subject is not None
+        }
+        if not wanted:
+            return {}
+        rows = await connection.fetch(
+            "SELECT subject_hmac, pseudonym, wrapped_dek FROM subject_key "
+            "WHERE subject_hmac = ANY($1)",
+            list(wanted),
+        )
+        found = {
+            wanted[bytes(row["subject_hmac"])]: Subject(
+                row["pseudonym"], self._unwrap(row["wrapped_dek"], row["pseudonym"])
+            )
+            for row in rows
+        }
+        missing = [(key, who) for key, who in wanted.items() if who not in found]
+        records = []
+        for key, who in missing:
+            subject = Subject(os.urandom(16).hex(), AESGCM.generate_key(256))
+            found[who] = subject
+            wrapped = self._wrap(subject)
+            records.append((key, who[0], subject.pseudonym, wrapped, self._keys.kek_id))
+        if records:
+            await connection.copy_records_to_table(
+                "subject_key",
+                records=records,
+                columns=("subject_hmac", "tenant", "pseudonym", "wrapped_dek", "kek_id"),
+            )
+        return found
+
+    def _wrap(self, subject: Subject) -> bytes:
+        nonce = os.urandom(12)
+        assert subject.dek is not None
+        return nonce + AESGCM(self._keys.kek).encrypt(
+            nonce, subject.dek, subject.pseudonym.encode()
+        )
+
+    def _unwrap(self, wrapped: bytes | None, pseudonym: str) -> bytes | None:
+        if wrapped is None:
+            return None
+        return AESGCM(self._keys.kek).decrypt(wrapped[:12], wrapped[12:], pseudonym.encode())
+
+
+def stored_body(event: Accepted, subject: Subject | None) -> bytes:
+    """Give the bytes that are stored and hashed: personal fields sealed, or replaced if erased."""
+    document = dict(event.document)
+    if subject is not None:
+        document["data_subject"] = {
+            "pseudonym": subject.pseudonym,
+            "sealed": _seal(subject, event.id, "/data_subject", event.data_subject),
+        }
+    personal = event.personal
+    if personal:
+        data = dict(document["data"])
+        for name in sorted(personal):
+            # Without a data subject there is no key to destroy, so the value is not kept at all.
+            data[name] = (
+                {"sealed": _seal(subject, event.id, f"/data/{name}", data[name])}
+                if subject
+                else ERASED
+            )
+        document["data"] = data
+    return orjson.dumps(document)
+
+
+def _seal(subject: Subject, event_id: str, path: str, value: object) -> str:
+    if subject.dek is None:
+        return ERASED
+    nonce = os.urandom(12)
+    sealed = AESGCM(subject.dek).encrypt(nonce, orjson.dumps(value), f"{event_id}{path}".encode())
+    return base64.b64encode(nonce + sealed).decode()
+
+
+def open_sealed(subject: Subject, event_id: str, path: str, sealed: str) -> Any:
+    """Open one sealed field.
+
+    Raises:
+        cryptography.exceptions.InvalidTag: moved from another event or field, or altered.
+    """
+    if subject.dek is None or sealed == ERASED:
+        return ERASED
+    data = base64.b64decode(sealed)
+    plain = AESGCM(subject.dek).decrypt(data[:12], data[12:], f"{event_id}{path}".encode())
+    return orjson.loads(plain)

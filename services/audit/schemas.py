@@ -1,0 +1,43 @@
+"""Wire models of audit."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("must carry a UTC offset")
+    return value
+
+
+Moment = Annotated[datetime, AfterValidator(_aware)]
+Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]*$")]
+
+
+class EventQuery(BaseModel):
+    """Filters of `GET /v1/audit/events`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    cursor: Annotated[str, Field(max_length=64)] | None = None
+    type: Word | None = None
+    source: Word | None = None
+    decision: Word | None = None
+    model: Word | None = None
+    principal: Word | None = None
+    data_subject: Word | None = None
+    request_id: Word | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class EntriesQuery(BaseModel):
+    """Range of `GET /v1/audit/log/entries`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_index: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    limit: Annotated[int, Field(ge=1, le=5000)] = 1000

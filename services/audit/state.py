@@ -1,0 +1,45 @@
+"""What routes find under `request.state.audit`."""
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter
+
+from libs.common.postgres import Postgres
+from services.audit.adapters.checkpoints import Checkpointer
+from services.audit.adapters.keys import LogKeys
+from services.audit.adapters.log_reader import LogReader
+from services.audit.adapters.sequencer import Sequencer
+from services.audit.adapters.subjects import SubjectKeys
+
+
+class AuditMetrics:
+    """What arrived, by outcome."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.events = Counter(
+            "gatehouse_audit_ingested_events_total",
+            "Delivered events by outcome.",
+            ("status",),
+            registry=registry,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditState:
+    """The parts of the running service."""
+
+    postgres: Postgres
+    keys: LogKeys
+    subjects: SubjectKeys
+    sequencer: Sequencer
+    reader: LogReader
+    checkpoints: Checkpointer
+    metrics: AuditMetrics
+
+    async def pseudonym_of(self, tenant: str, data_subject: str) -> str | None:
+        """Give the pseudonym of a data subject, None when the log never met it."""
+        value = await self.postgres.fetchval(
+            "SELECT pseudonym FROM subject_key WHERE subject_hmac = $1",
+            self.subjects.hmac_of(tenant, data_subject),
+        )
+        return None if value is None else str(value)
