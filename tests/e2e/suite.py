@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import httpx2
 import psutil
 
 from deploy.local.children import ROOT
@@ -16,6 +18,7 @@ from deploy.local.layout import Layout
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 40.0
+T = TypeVar("T")
 _INHERITED = ("POSTGRES_URL", "DATABASE_URL", "REDIS_URL", "REDIS_HOST", "READY_FILE")
 
 
@@ -122,3 +125,54 @@ class Suite:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             raise
+
+    def client(self) -> httpx2.Client:
+        """A client of the gateway with the demo key."""
+        key = Path(self.addresses["demo_key_file"]).read_text().strip()
+        return httpx2.Client(
+            base_url=self.url("gateway"), headers={"X-API-Key": key}, timeout=10, trust_env=False
+        )
+
+    def run_service(self, name: str) -> subprocess.Popen[bytes]:
+        """Start a service that the runner left out, on the port that the others expect."""
+        addresses = self.addresses
+        environ = {
+            **self._environ,
+            "STATE_DIR": str(self.layout.root),
+            "POSTGRES_URL": addresses["postgres_url"],
+            "REDIS_URL": addresses["redis_url"],
+            f"{name.upper()}_PORT": self.url(name).rpartition(":")[2],
+            **{f"{peer.upper()}_URL": self.url(peer) for peer in addresses["services"]},
+        }
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", f"services.{name}"],
+                cwd=ROOT,
+                env=environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+
+def eventually(probe: Callable[[], T], within_s: float = 15.0) -> T:
+    """Poll until the probe gives something true; gives its last value in any case."""
+    deadline = time.monotonic() + within_s
+    while not (value := probe()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return value
+
+
+def audit_events(client: httpx2.Client, **query: Any) -> list[dict[str, Any]]:
+    """Read the audit log from the newest event to the oldest."""
+    events: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        page = client.get(
+            "/v1/audit/events",
+            params={"limit": 100, **query, **({"cursor": cursor} if cursor else {})},
+        )
+        assert page.status_code == 200, page.text
+        events += page.json()["items"]
+        cursor = page.json()["next"]
+        if cursor is None:
+            return events

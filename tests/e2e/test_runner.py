@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,18 +12,10 @@ import orjson
 import psutil
 import pytest
 
-from tests.e2e.suite import Suite
+from tests.e2e.suite import Suite, eventually
 
 # One small service is enough to see how the runner behaves; it needs both stores.
 ONE = ("--only", "analytics")
-
-
-@pytest.fixture(scope="module")
-def state() -> Iterator[Path]:
-    """A state directory shared by the module: initialising Postgres takes seconds."""
-    with tempfile.TemporaryDirectory(prefix="gh-r-", ignore_cleanup_errors=True) as directory:
-        os.chmod(directory, 0o755)
-        yield Path(directory) / "s"
 
 
 @pytest.fixture
@@ -40,15 +31,6 @@ def suite(state: Path) -> Iterator[Callable[..., Suite]]:
     for each in made:
         if each.process is not None:
             each.stop()
-
-
-def _eventually(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 def test_an_interrupt_stops_everything_in_order_and_leaves_no_process(
@@ -82,7 +64,7 @@ def test_a_terminate_signal_stops_as_an_interrupt_does(suite: Callable[..., Suit
 
 def test_an_interrupt_while_starting_stops_cleanly(suite: Callable[..., Suite]) -> None:
     running = suite().launch()
-    assert _eventually(lambda: "analytics" in running.log)
+    assert eventually(lambda: "analytics" in running.log)
     assert running.stop() == 0
     assert running.left_behind() == []
 
@@ -136,7 +118,7 @@ def test_after_a_kill_of_the_runner_services_end_and_the_next_start_works(
     service = psutil.Process(running.pid("analytics"))
     running.process.kill()
     running.wait()
-    assert _eventually(lambda: not service.is_running())
+    assert eventually(lambda: not service.is_running())
     following = suite().start()
     assert following.stop() == 0
     assert running.left_behind() == []
@@ -151,11 +133,11 @@ def test_a_second_interrupt_ends_at_once_and_leaves_no_process(
     # A stopped service cannot drain, so the first interrupt would wait for its grace.
     os.kill(running.pid("analytics"), signal.SIGSTOP)
     running.process.send_signal(signal.SIGINT)
-    assert _eventually(lambda: "stopping" in running.log)
+    assert eventually(lambda: "stopping" in running.log)
     time.sleep(0.6)  # what counts as a second wish
     running.process.send_signal(signal.SIGINT)
     assert running.wait(5) == 130
-    assert _eventually(lambda: running.left_behind() == [])
+    assert eventually(lambda: running.left_behind() == [])
 
 
 def test_values_of_the_env_file_reach_the_services_and_the_environment_wins(
