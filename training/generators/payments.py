@@ -80,7 +80,7 @@ def _locations(seed: int, cards: Cards, card: Ints, day: Ints) -> tuple[Ints, ND
     first = (draws.uniform(keys, 1) * 28).astype(np.int64)
     length = 3 + (draws.uniform(keys, 2) * 9).astype(np.int64)
     offset = day - block * _TRIP_BLOCK_DAYS
-    is_away = (draws.uniform(keys, 0) < 0.3) & (offset >= first) & (offset < first + length)
+    is_away = (draws.uniform(keys, 0) < 0.2) & (offset >= first) & (offset < first + length)
     abroad = (draws.uniform(keys, 3) * len(COUNTRIES)).astype(np.int64)
     return np.where(is_away, abroad, cards.home[card]), is_away
 

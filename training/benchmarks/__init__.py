@@ -1,0 +1,1 @@
+"""Outside data, published figures and ours side by side; one command per table."""
