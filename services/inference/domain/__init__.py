@@ -1,0 +1,1 @@
+"""Pure scoring, explanation, lifecycle and batching logic: no framework, no driver."""

@@ -1,0 +1,152 @@
+"""Exact TreeSHAP from per-leaf tables: build once at load, then compare, gather and add.
+
+A leaf with d distinct features on its path is a game of d players: it pays its value times, for
+each feature, 1 or 0 if the feature is known (does the row meet the leaf's bounds?) and the share of
+training cover that goes its way if not. Its Shapley values depend on the row only through the mask
+of met features, so all 2^d x d of them fit in a table.
+
+Source: Lundberg et al. 2020 (path-dependent TreeSHAP); it equals XGBoost's `pred_contribs`. Missing
+values meet a leaf's bounds when every split of the feature sends them its way.
+"""
+
+from dataclasses import dataclass
+from math import factorial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.inference.domain.trees import FloatMatrix, TreeEnsemble
+
+# Above this the tables cost more memory than an explanation is worth (notes/inference.md).
+TABLE_BYTES_MAX = 64 << 20
+
+
+class ExplainerTooLargeError(ValueError):
+    """The tables of this ensemble would exceed `TABLE_BYTES_MAX`."""
+
+
+# By feature: low (inclusive), high (exclusive), whether a missing value is met, cover share.
+_Bounds = dict[int, tuple[float, float, bool, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """One leaf while the tables are built: its margin and the bounds of its path."""
+
+    value: float
+    bounds: _Bounds
+
+
+class TreeExplainer:
+    """Explains single rows of one tree ensemble; immutable, safe to share between threads."""
+
+    def __init__(self, ensemble: TreeEnsemble) -> None:
+        leaves = [leaf for root in ensemble.roots for leaf in _leaves(ensemble, int(root))]
+        width = max(1, *(len(leaf.bounds) for leaf in leaves))
+        table_rows = sum(1 << len(leaf.bounds) for leaf in leaves)
+        if table_rows * width * 8 > TABLE_BYTES_MAX:
+            raise ExplainerTooLargeError(f"{table_rows * width * 8 >> 20} MiB of tables")
+        shape = (len(leaves), width)
+        # Unused slots meet no value and add nothing.
+        self._feature = np.zeros(shape, np.intp)
+        self._low = np.full(shape, np.inf, np.float32)
+        self._high = np.full(shape, -np.inf, np.float32)
+        self._takes_missing = np.zeros(shape, bool)
+        self._bits = (1 << np.arange(width)).astype(np.int32)
+        self._first_row = np.zeros(len(leaves), np.int32)
+        self._table = np.zeros((table_rows, width), np.float64)
+        self._features = ensemble.features
+        base, row = ensemble.base_margin, 0
+        for number, leaf in enumerate(leaves):
+            d = len(leaf.bounds)
+            for slot, (feature, (low, high, missing, _)) in enumerate(leaf.bounds.items()):
+                self._feature[number, slot] = feature
+                self._low[number, slot] = low
+                self._high[number, slot] = high
+                self._takes_missing[number, slot] = missing
+            shares = [share for *_, share in leaf.bounds.values()]
+            self._first_row[number] = row
+            self._table[row : row + (1 << d), :d] = shapley_table(leaf.value, shares)
+            row += 1 << d
+            base += leaf.value * float(np.prod(shares))
+        self.base_value = base
+        self._slots = self._feature.ravel()
+
+    @property
+    def table_bytes(self) -> int:
+        """Memory of the tables."""
+        return self._table.nbytes
+
+    def contributions(self, row: FloatMatrix) -> NDArray[np.float64]:
+        """Give each feature's exact contribution to the margin of one row.
+
+        Args:
+            row: shape (features,), float32, NaN where missing.
+
+        Returns:
+            shape (features,); `base_value` plus their sum is the margin.
+        """
+        x = row[self._feature]
+        met = (x >= self._low) & (x < self._high)
+        met |= self._takes_missing & np.isnan(x)
+        added = self._table[self._first_row + met @ self._bits]
+        summed = np.bincount(self._slots, added.ravel(), minlength=self._features)
+        return summed.astype(np.float64, copy=False)
+
+
+def shapley_table(value: float, shares: list[float]) -> NDArray[np.float64]:
+    """Compute a leaf's Shapley values for each mask of met features.
+
+    For feature i and mask o: `value * (o_i - z_i) * sum_k k!(d-k-1)!/d! * c_k`, where c_k is the
+    coefficient of y^k in the product over j != i of `(z_j + o_j * y)`.
+
+    Args:
+        value: margin of the leaf.
+        shares: cover share z of each of the d distinct features.
+
+    Returns:
+        shape (2^d, d); row m belongs to the mask with bit j set when feature j is met.
+    """
+    d = len(shares)
+    masks = np.arange(1 << d)
+    table = np.zeros((1 << d, d))
+    for i in range(d):
+        polynomial = np.zeros((1 << d, d))
+        polynomial[:, 0] = 1.0
+        for j in range(d):
+            if j != i:
+                met = (masks >> j & 1).astype(np.float64)
+                shifted = np.zeros_like(polynomial)
+                shifted[:, 1:] = polynomial[:, :-1] * met[:, None]
+                polynomial = polynomial * shares[j] + shifted
+        weights = [factorial(k) * factorial(d - k - 1) / factorial(d) for k in range(d)]
+        own = (masks >> i & 1) - shares[i]
+        table[:, i] = value * own * (polynomial @ np.asarray(weights))
+    return table
+
+
+def _leaves(ensemble: TreeEnsemble, root: int) -> list[_Leaf]:
+    """Walk one tree and describe each leaf by the bounds that its path sets."""
+    found: list[_Leaf] = []
+    stack: list[tuple[int, _Bounds]] = [(root, {})]
+    while stack:
+        node, bounds = stack.pop()
+        left, right = int(ensemble.left[node]), int(ensemble.right[node])
+        if left == node:
+            found.append(_Leaf(float(ensemble.value[node]), bounds))
+            continue
+        feature, cut = int(ensemble.feature[node]), float(ensemble.threshold[node])
+        low, high, missing, share = bounds.get(feature, (-np.inf, np.inf, True, 1.0))
+        to_left = bool(ensemble.default_left[node])
+        for child, child_low, child_high, takes in (
+            (left, low, min(high, cut), to_left),
+            (right, max(low, cut), high, not to_left),
+        ):
+            part = float(ensemble.cover[child] / ensemble.cover[node])
+            stack.append(
+                (
+                    child,
+                    {**bounds, feature: (child_low, child_high, missing and takes, share * part)},
+                )
+            )
+    return found

@@ -1,0 +1,34 @@
+"""Errors of inference, leaves of the tree in `libs.common.errors`.
+
+UnavailableError 503
+`- ModelNotLoadedError      no version of the model is ready
+InternalError 500
+`- InferenceFailedError     the engine failed or gave a number that is none
+NotFoundError 404
+`- UnknownModelError        the repository has no such model
+"""
+
+from typing import ClassVar
+
+from libs.common.errors import InternalError, NotFoundError, UnavailableError
+
+
+class ModelNotLoadedError(UnavailableError):
+    """The model exists or is expected, but no version of it is ready."""
+
+    code: ClassVar[str] = "model_not_loaded"
+    title: ClassVar[str] = "Model not loaded"
+
+
+class InferenceFailedError(InternalError):
+    """A loaded model could not answer; an event with status failed was recorded."""
+
+    code: ClassVar[str] = "inference_failed"
+    title: ClassVar[str] = "Inference failed"
+
+
+class UnknownModelError(NotFoundError):
+    """No such model in the repository."""
+
+    code: ClassVar[str] = "unknown_model"
+    title: ClassVar[str] = "Unknown model"

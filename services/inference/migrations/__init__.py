@@ -1,0 +1,1 @@
+"""Revisions of the schema `inference`; none yet: aliases and rollouts bring the first."""

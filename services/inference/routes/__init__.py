@@ -1,0 +1,1 @@
+"""Routes of inference: parse, one call, shape the answer."""
