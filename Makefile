@@ -89,6 +89,10 @@ profile: $(VENV)/.dev-stamp ## Sample a running service with py-spy into profile
 env-example: $(VENV)/.run-stamp ## Write .env.example again from the settings classes
 	@$(PY) -m deploy.local.env_example > .env.example
 
+.PHONY: docs
+docs: $(VENV)/.run-stamp ## Write the status table of README.md again from the catalogue
+	@$(PY) -m libs.common.catalog.table README.md
+
 .PHONY: clean
 clean: ## Remove caches and build files; the environment and .gatehouse/ stay
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
