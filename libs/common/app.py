@@ -38,9 +38,12 @@ OPEN_CALLER = Caller(tenant="default", principal="open", scopes=frozenset({"*"})
 class ServiceApp:
     """The finished ASGI app, with the parts that the server and the tests need."""
 
-    def __init__(self, fastapi: FastAPI, edge: ServiceEdge, platform: Platform) -> None:
+    def __init__(
+        self, fastapi: FastAPI, edge: ServiceEdge, platform: Platform, metrics: HttpMetrics
+    ) -> None:
         self.fastapi = fastapi
         self.platform = platform
+        self.metrics = metrics
         self._edge = edge
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -119,7 +122,7 @@ def create_app(
         open_caller=OPEN_CALLER if settings.identity_mode == "open" else None,
         render_error=as_response,
     )
-    return ServiceApp(app, edge, platform)
+    return ServiceApp(app, edge, platform, metrics)
 
 
 @asynccontextmanager

@@ -40,6 +40,13 @@ GATEWAY = Service(
         Route("GET", "/openapi.json", None, "The merged API description", skips_ip_policy=True),
         Route("GET", "/docs", None, "Interactive API documentation", skips_ip_policy=True),
         Route("GET", "/redoc", None, "Reference documentation", skips_ip_policy=True),
+        Route(
+            "GET",
+            "/docs/assets/{name}",
+            None,
+            "Files of the documentation readers",
+            skips_ip_policy=True,
+        ),
         Route("GET", "/console", "console:read", "The console", lane="admin"),
         Route("GET", "/console/events", "console:read", "Live figures (SSE)", lane="admin"),
         Route("POST", "/v1/auth/keys", "keys:write", "Make an API key", lane="admin"),

@@ -1,0 +1,1 @@
+"""I/O of the gateway: the ASGI edge, the proxy, PostgreSQL, Redis, health and API polling."""

@@ -1,0 +1,288 @@
+"""The gateway's ASGI edge: a request's whole story, in order, in `Edge._serve`.
+
+ids and trace -> raw path check -> route -> admission (identity and limits) -> body cap and
+deadline -> own route or proxy -> one metric, one span, one log line. No framework on this path.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from opentelemetry import trace
+
+from libs.common.catalog import Route
+from libs.common.context import bind
+from libs.common.errors import (
+    BadRequestError,
+    InternalError,
+    NotFoundError,
+    ServiceError,
+    UnavailableError,
+)
+from libs.common.health import Health
+from libs.common.ids import acceptable_request_id, parse_traceparent, uuid7
+from libs.common.logging import get_logger
+from libs.common.metrics import HttpMetrics
+from libs.common.routing import Match, RouteTable
+from libs.common.telemetry import get_telemetry, mark_failed, traceparent_of
+from services.gateway.adapters.admission import Admission
+from services.gateway.adapters.exchange import ClientGoneError, Exchange, Receive, Scope, Send
+from services.gateway.adapters.proxy import Upstream
+from services.gateway.domain.address import client_address, network_of
+from services.gateway.domain.endpoints import EndpointList
+from services.gateway.domain.paths import path_problem
+from services.gateway.domain.traffic import TrafficWindow
+from services.gateway.errors import MethodNotAllowedError
+from services.gateway.settings import GatewaySettings
+
+log = get_logger()
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_OWN = "gateway"
+_CLIENT_CLOSED = 499  # nobody reads it; for metrics and logs, as nginx has it
+_DEADLINE_HEADER = b"x-request-deadline-ms"
+_NETWORKS_MAX = 10_000
+
+
+class Edge:
+    """Admits, routes and answers; one instance per process."""
+
+    def __init__(
+        self,
+        app: App,
+        settings: GatewaySettings,
+        table: RouteTable,
+        endpoints: EndpointList,
+        admission: Admission,
+        upstreams: Mapping[str, Upstream],
+        metrics: HttpMetrics,
+        traffic: TrafficWindow,
+        health: Health,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._table = table
+        self._endpoints = endpoints
+        self._admission = admission
+        self._upstreams = upstreams
+        self._metrics = metrics
+        self._traffic = traffic
+        self._health = health
+        self._trusted = [ip_network(cidr, strict=False) for cidr in settings.trusted_cidrs]
+        self._networks: dict[str, tuple[str, bool]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP exchange."""
+        started = time.perf_counter()
+        exchange = Exchange(scope, receive, send)
+        self._metrics.active.inc()
+        span = self._identify(exchange)
+        try:
+            with trace.use_span(span, end_on_exit=False, record_exception=False):
+                await self._answer(exchange, span)
+        finally:
+            self._account(exchange, span, time.perf_counter() - started)
+
+    async def _answer(self, exchange: Exchange, span: trace.Span) -> None:
+        """Serve, and turn what goes wrong into a problem while that is still possible."""
+        try:
+            await self._serve(exchange)
+        except ClientGoneError:
+            exchange.status = _CLIENT_CLOSED
+        except ServiceError as error:
+            if exchange.started:
+                # Status and headers are out: only breaking the connection tells the truth.
+                log.warning("answer cut", route=exchange.template, reason=error.problem_code)
+                mark_failed(span, error.problem_code)
+                exchange.status = error.status
+                raise
+            await exchange.refuse(error)
+        except Exception:
+            log.exception("unhandled error", route=exchange.template)
+            mark_failed(span, "unhandled error")
+            if exchange.started:
+                raise
+            await exchange.refuse(
+                InternalError(
+                    "Something went wrong on our side.",
+                    hint="The request id leads to the log line.",
+                )
+            )
+
+    async def _serve(self, exchange: Exchange) -> None:
+        exchange.read_fields()
+        raw_path: bytes = exchange.scope["raw_path"].partition(b"?")[0]
+        problem = path_problem(raw_path)
+        if problem:
+            raise BadRequestError(f"The path holds {problem}.", code="invalid_path")
+        exchange.path = raw_path.decode("ascii")
+        match = self._match(exchange.method, exchange.path)
+        route = match.route if match else None
+        exchange.route = route
+        if route:
+            exchange.template = route.path
+        await self._admission.admit(exchange, route)
+        if match is None or route is None:
+            raise self._no_route(exchange)
+        exchange.context.deadline = _deadline(exchange, route)
+        self._admission.enter(exchange.credential)
+        try:
+            await self._forward(exchange, match)
+        finally:
+            self._admission.leave(exchange.credential)
+
+    def _match(self, method: str, path: str) -> Match | None:
+        match = self._table.match(method, path)
+        if match is None and method == "HEAD":
+            match = self._table.match("GET", path)
+        return match
+
+    def _no_route(self, exchange: Exchange) -> ServiceError:
+        """Tell an unknown path from an unknown method; list what this caller may call."""
+        allowed = self._table.methods(exchange.path) - {"WS"}
+        if allowed:
+            return MethodNotAllowedError(
+                "This path does not answer that method.",
+                headers={"Allow": ", ".join(sorted(allowed))},
+            )
+        caller = exchange.context.caller
+        return NotFoundError(
+            "No such path.",
+            hint="The endpoints that this caller may use are listed.",
+            endpoints=self._endpoints.for_scopes(caller.scopes if caller else frozenset()),
+        )
+
+    async def _forward(self, exchange: Exchange, match: Match) -> None:
+        """Hand the admitted exchange to the own app or to the service."""
+        route = match.route
+        query: bytes = exchange.scope.get("query_string", b"")
+        if match.service != _OWN:
+            if self._health.is_draining and route.lane == "batch":
+                raise UnavailableError("This process is stopping.", code="draining")
+            target = exchange.path + ("?" + query.decode("latin-1") if query else "")
+            await self._upstreams[match.service].call(exchange, target, route)
+            return
+        if route.path == "/metrics" and query:
+            service = await self._admission.metrics_of(exchange, query)
+            if service:
+                await self._upstreams[service].call(exchange, "/metrics", route)
+                return
+        await self._own(exchange, route)
+
+    async def _own(self, exchange: Exchange, route: Route) -> None:
+        """Run a route of the gateway itself, with its body read and bounded beforehand."""
+        body = await exchange.read_body(route.body_bytes_max, self._settings.body_receipt_s)
+        scope = exchange.scope
+        if route.also_v1 and exchange.path.startswith("/v1/"):
+            scope = {**scope, "path": route.path, "raw_path": route.path.encode()}
+        given = False
+
+        async def receive() -> Any:
+            nonlocal given
+            if given:
+                return await exchange.receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, receive, exchange.app_send)
+
+    def _identify(self, exchange: Exchange) -> trace.Span:
+        """Set ids, address and trace; an untrusted caller gets a trace of its own."""
+        wanted: dict[bytes, str] = {}
+        for name, value in exchange.scope["headers"]:
+            if name in (b"x-request-id", b"x-correlation-id", b"traceparent", b"x-forwarded-for"):
+                wanted[name] = value.decode("latin-1")
+        client = exchange.scope.get("client")
+        exchange.address = client_address(
+            client[0] if client else "",
+            wanted.get(b"x-forwarded-for", ""),
+            self._settings.forwarded_hops,
+        )
+        exchange.network, is_trusted = self._network(exchange.address)
+        context = exchange.context
+        context.request_id = acceptable_request_id(wanted.get(b"x-request-id")) or uuid7()
+        context.correlation_id = (
+            acceptable_request_id(wanted.get(b"x-correlation-id")) or context.request_id
+        )
+        bind(context)
+        parent = wanted.get(b"traceparent") if is_trusted else None
+        telemetry = get_telemetry()
+        span = telemetry.start_server_span(exchange.method, parent)
+        own = traceparent_of(span) if telemetry.enabled else None
+        parsed = parse_traceparent(parent)
+        if own:
+            context.traceparent, context.trace_id = own, own[3:35]
+        elif parsed and parent:
+            context.traceparent, context.trace_id = parent, parsed[0]
+        else:
+            random_hex = uuid7().replace("-", "")
+            context.trace_id = random_hex
+            context.traceparent = f"00-{random_hex}-{random_hex[16:]}-00"
+        return span
+
+    def _network(self, address: str) -> tuple[str, bool]:
+        known = self._networks.get(address)
+        if known is None:
+            network = network_of(address)
+            try:
+                parsed = ip_address(address)
+                is_trusted = any(parsed in trusted for trusted in self._trusted)
+            except ValueError:
+                is_trusted = False
+            if len(self._networks) >= _NETWORKS_MAX:
+                self._networks.clear()
+            known = self._networks[address] = (network, is_trusted)
+        return known
+
+    def _account(self, exchange: Exchange, span: trace.Span, seconds: float) -> None:
+        """Count, trace and log the finished exchange."""
+        method, template, status = exchange.method, exchange.template, exchange.status
+        if method not in _METHODS:
+            method = "OTHER"
+        self._metrics.active.dec()
+        is_sampled = exchange.context.traceparent.endswith("-01")
+        self._metrics.observe(
+            method, template, status, seconds, exchange.context.trace_id if is_sampled else ""
+        )
+        is_own_probe = template in _QUIET
+        if span.is_recording():
+            span.update_name(f"{method} {template}")
+            span.set_attribute("http.request.method", method)
+            span.set_attribute("http.route", template)
+            span.set_attribute("http.response.status_code", status)
+            span.set_attribute("request.id", exchange.context.request_id)
+            span.set_attribute("correlation.id", exchange.context.correlation_id)
+            if exchange.context.caller:
+                span.set_attribute("tenant.id", exchange.context.caller.tenant)
+            if exchange.decisions:
+                last = exchange.decisions[-1]
+                span.set_attribute("ratelimit.policy", last.policy.name)
+                span.set_attribute("ratelimit.remaining", last.remaining)
+            if status >= 500:
+                mark_failed(span, str(status))
+        span.end()
+        if not is_own_probe:
+            self._traffic.record(time.monotonic(), seconds, is_error=status >= 500)
+        if not is_own_probe or status >= 500:
+            log.info(
+                "request",
+                method=method,
+                route=template,
+                status=status,
+                duration_ms=round(seconds * 1e3, 2),
+            )
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Polled all day: counted, but neither logged nor shown as traffic.
+_QUIET = frozenset({"/livez", "/readyz", "/ready", "/health", "/metrics", "/console/events"})
+
+
+def _deadline(exchange: Exchange, route: Route) -> float:
+    """Give the monotonic time at which the caller stops waiting: its own wish, capped."""
+    asked = exchange.text(_DEADLINE_HEADER)
+    milliseconds = route.deadline_ms
+    if asked.isdigit() and len(asked) <= 9:
+        milliseconds = min(int(asked), route.deadline_ms_max)
+    return time.monotonic() + milliseconds / 1e3

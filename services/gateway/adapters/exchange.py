@@ -1,0 +1,200 @@
+"""One HTTP exchange at the edge: what was asked, what was decided, what has been answered."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from libs.common.catalog import Route
+from libs.common.context import RequestContext
+from libs.common.errors import BadRequestError, PayloadTooLargeError, ServiceError
+from libs.common.problems import PROBLEM_JSON, problem_body
+from services.gateway.domain.limits import Decision, rate_limit_fields
+from services.gateway.domain.ports import Credential
+from services.gateway.errors import ReceiptTimeoutError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+]
+# Headers of which a second copy could be read differently by the next hop.
+_SINGLE = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"content-type",
+        b"authorization",
+        b"x-api-key",
+        b"transfer-encoding",
+        b"idempotency-key",
+    }
+)
+
+
+class ClientGoneError(Exception):
+    """The caller closed the connection; nobody is left to answer."""
+
+
+class Exchange:
+    """State of one request; lives as long as its answer."""
+
+    __slots__ = (
+        "address",
+        "context",
+        "credential",
+        "decisions",
+        "fields",
+        "method",
+        "network",
+        "path",
+        "receive",
+        "route",
+        "scope",
+        "send",
+        "started",
+        "status",
+        "template",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.fields: dict[bytes, bytes] = {}
+        self.context = RequestContext()
+        self.route: Route | None = None
+        self.template = "unknown"
+        self.address = ""
+        self.network = ""
+        self.credential: Credential | None = None
+        self.decisions: list[Decision] = []
+        self.started = False
+        self.status = 500
+
+    def read_fields(self) -> None:
+        """Index the header fields.
+
+        Raises:
+            BadRequestError: a field that must be single is repeated, or two framings are given.
+        """
+        fields = self.fields
+        for name, value in self.scope["headers"]:
+            if name in fields and name in _SINGLE:
+                raise BadRequestError(f"The header {name.decode('latin-1')} is repeated.")
+            fields[name] = value
+        if b"transfer-encoding" in fields and b"content-length" in fields:
+            raise BadRequestError("Content-Length and Transfer-Encoding exclude each other.")
+
+    def text(self, name: bytes) -> str:
+        """Give a header field as text, empty when absent."""
+        value = self.fields.get(name)
+        return value.decode("latin-1") if value else ""
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send status and headers, with ids, limits and security fields added."""
+        self.status = status
+        self.started = True
+        context = self.context
+        headers += _SECURITY_HEADERS
+        headers.append((b"x-request-id", context.request_id.encode()))
+        headers.append((b"x-correlation-id", context.correlation_id.encode()))
+        if context.traceparent:
+            headers.append((b"traceresponse", context.traceparent.encode()))
+        if self.decisions:
+            headers += rate_limit_fields(self.decisions)
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def body(self, data: bytes, *, more: bool = False) -> None:
+        """Send a part of the body."""
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def app_send(self, message: Message) -> None:
+        """Be the `send` of the own routes: adds our fields to what the app answers."""
+        if message["type"] == "http.response.start":
+            await self.start(message["status"], list(message.get("headers", ())))
+        else:
+            await self.send(message)
+
+    async def refuse(self, error: ServiceError) -> None:
+        """Answer with an error, in the shape of the route's protocol."""
+        shape = self.route.error_shape if self.route else "problem"
+        data, media = render_error(error, self.path, shape)
+        headers = [
+            (b"content-type", media),
+            (b"content-length", str(len(data)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        headers += [(k.lower().encode(), v.encode()) for k, v in error.headers.items()]
+        if not self._body_was_read():
+            # What is left of the body would be read as the next request otherwise.
+            headers.append((b"connection", b"close"))
+        await self.start(error.status, headers)
+        await self.body(b"" if self.method == "HEAD" else data)
+
+    def _body_was_read(self) -> bool:
+        length = self.fields.get(b"content-length", b"0")
+        return b"transfer-encoding" not in self.fields and length.isdigit() and int(length) <= 65536
+
+    async def read_body(self, limit: int, timeout_s: float) -> bytes:
+        """Read the whole body.
+
+        Raises:
+            PayloadTooLargeError: it is larger than `limit` bytes.
+            ReceiptTimeoutError: it took longer than `timeout_s` seconds.
+            ClientGoneError: the caller left.
+        """
+        try:
+            message = await self.receive()
+            if not message.get("more_body"):
+                return self._part(message, 0, limit)
+            parts = [self._part(message, 0, limit)]
+            size = len(parts[0])
+            async with asyncio.timeout(timeout_s):
+                while message.get("more_body"):
+                    message = await self.receive()
+                    parts.append(self._part(message, size, limit))
+                    size += len(parts[-1])
+            return b"".join(parts)
+        except TimeoutError:
+            raise ReceiptTimeoutError(f"The body took longer than {timeout_s:g} s.") from None
+
+    @staticmethod
+    def _part(message: Message, size: int, limit: int) -> bytes:
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part: bytes = message.get("body", b"")
+        if size + len(part) > limit:
+            raise too_large(limit)
+        return part
+
+
+def too_large(limit: int) -> PayloadTooLargeError:
+    """Build the 413 of a route that takes `limit` bytes."""
+    return PayloadTooLargeError(f"This route takes at most {limit} bytes.", limit=limit)
+
+
+def render_error(error: ServiceError, path: str, shape: str) -> tuple[bytes, bytes]:
+    """Render an error as body and media type, in a protocol's own shape where it has one."""
+    text = error.detail or error.title
+    if shape == "v2" or shape == "presidio":
+        return orjson.dumps({"error": text}), b"application/json"
+    if shape == "openai":
+        document = {
+            "error": {
+                "message": text,
+                "type": "invalid_request_error" if error.status < 500 else "server_error",
+                "param": None,
+                "code": error.problem_code,
+            }
+        }
+        return orjson.dumps(document), b"application/json"
+    return orjson.dumps(problem_body(error, path)), PROBLEM_JSON.encode()

@@ -1,0 +1,140 @@
+"""API keys and tenants in PostgreSQL."""
+
+from datetime import datetime
+from typing import Any
+
+from libs.common.context import Caller
+from libs.common.postgres import Postgres
+from services.gateway.domain.ports import Credential, StoredKey
+
+_VERIFY_COLUMNS = (
+    "key_id, tenant, principal, mac, scopes, requests_max, window_s, burst, concurrency_max, "
+    "exempt_ip, exempt_routes, expires_at, revoked_at"
+)
+_LIST_COLUMNS = (
+    "key_id, tenant, principal, name, scopes, requests_max, window_s, burst, concurrency_max, "
+    "exempt_ip, exempt_routes, created_by, created_at, expires_at, revoked_at"
+)
+# Longest wait for the look-up of an unknown key; then the caller gets 503.
+_FIND_TIMEOUT_S = 1.0
+
+
+class PostgresKeyStore:
+    """Implements KeyStore, and the administration of keys."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def find(self, key_id: str) -> StoredKey | None:
+        """Give the row of a key, or None."""
+        row = await self._postgres.fetchrow(
+            f"SELECT {_VERIFY_COLUMNS} FROM api_keys WHERE key_id = $1",
+            key_id,
+            timeout_s=_FIND_TIMEOUT_S,
+        )
+        return None if row is None else _stored(row)
+
+    async def revoked_lately(self, seconds: float) -> list[str]:
+        """List ids of keys revoked within the last `seconds`."""
+        rows = await self._postgres.fetch(
+            "SELECT key_id FROM api_keys WHERE revoked_at > now() - make_interval(secs => $1)",
+            seconds,
+            timeout_s=_FIND_TIMEOUT_S,
+        )
+        return [row["key_id"] for row in rows]
+
+    async def ensure_tenant(self, tenant: str, name: str) -> None:
+        """Make the tenant if it is missing."""
+        await self._postgres.execute(
+            "INSERT INTO tenants (tenant, name) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            tenant,
+            name,
+        )
+
+    async def add(
+        self,
+        *,
+        credential: Credential,
+        name: str,
+        mac: bytes,
+        pepper: str,
+        created_by: str,
+        expires_at: datetime | None,
+    ) -> dict[str, Any]:
+        """Store a new key and give its public row."""
+        row = await self._postgres.fetchrow(
+            "INSERT INTO api_keys (key_id, tenant, principal, name, pepper_id, mac, scopes, "
+            "requests_max, window_s, burst, concurrency_max, exempt_ip, exempt_routes, created_by, "
+            "expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+            f" RETURNING {_LIST_COLUMNS}",
+            credential.key_id,
+            credential.caller.tenant,
+            credential.caller.principal,
+            name,
+            pepper,
+            mac,
+            sorted(credential.caller.scopes),
+            credential.requests_max,
+            credential.window_s,
+            credential.burst,
+            credential.concurrency_max,
+            credential.exempt_ip,
+            credential.exempt_routes,
+            created_by,
+            expires_at,
+        )
+        return dict(row)
+
+    async def list(
+        self, tenant: str, limit: int, before: tuple[datetime, str] | None
+    ) -> list[dict[str, Any]]:
+        """List a tenant's keys, newest first, at most `limit`, older than `before`."""
+        created_at, key_id = before or (None, None)
+        rows = await self._postgres.fetch(
+            f"SELECT {_LIST_COLUMNS} FROM api_keys WHERE tenant = $1 "
+            "AND ($3::timestamptz IS NULL OR (created_at, key_id) < ($3, $4)) "
+            "ORDER BY created_at DESC, key_id DESC LIMIT $2",
+            tenant,
+            limit,
+            created_at,
+            key_id,
+        )
+        return [dict(row) for row in rows]
+
+    async def revoke(self, tenant: str, key_id: str) -> bool:
+        """Revoke a key of the tenant; False when the tenant has no such key."""
+        found = await self._postgres.fetchval(
+            "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) "
+            "WHERE tenant = $1 AND key_id = $2 RETURNING key_id",
+            tenant,
+            key_id,
+        )
+        return found is not None
+
+    async def revoke_named(self, tenant: str, name: str) -> None:
+        """Revoke every live key of that name."""
+        await self._postgres.execute(
+            "UPDATE api_keys SET revoked_at = now() "
+            "WHERE tenant = $1 AND name = $2 AND revoked_at IS NULL",
+            tenant,
+            name,
+        )
+
+
+def _stored(row: Any) -> StoredKey:
+    expires = row["expires_at"]
+    return StoredKey(
+        credential=Credential(
+            key_id=row["key_id"],
+            caller=Caller(row["tenant"], row["principal"], frozenset(row["scopes"])),
+            requests_max=row["requests_max"],
+            window_s=row["window_s"],
+            burst=row["burst"],
+            concurrency_max=row["concurrency_max"],
+            exempt_ip=row["exempt_ip"],
+            exempt_routes=row["exempt_routes"],
+            expires_at=expires.timestamp() if expires else None,
+        ),
+        mac=bytes(row["mac"]),
+        revoked=row["revoked_at"] is not None,
+    )

@@ -1,0 +1,198 @@
+"""Wiring of the gateway: what is built from what, and how long it lives."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypedDict
+
+from fastapi import FastAPI
+
+from libs.common.app import ServiceApp
+from libs.common.app import create_app as create_service_app
+from libs.common.catalog import SERVICES
+from libs.common.errors import ServiceError, UnavailableError
+from libs.common.events.envelope import EventEmitter
+from libs.common.logging import get_logger
+from libs.common.migrations import head_revision
+from libs.common.platform import Platform
+from libs.common.routing import RouteTable
+from services.gateway.adapters.admission import Admission
+from services.gateway.adapters.authenticator import Authenticator
+from services.gateway.adapters.edge import Edge
+from services.gateway.adapters.ip_limiter import PostgresIpLimiter
+from services.gateway.adapters.key_limiter import RedisKeyLimiter
+from services.gateway.adapters.key_store import PostgresKeyStore
+from services.gateway.adapters.keyring import Keyring
+from services.gateway.adapters.monitor import Monitor
+from services.gateway.adapters.proxy import Upstream
+from services.gateway.adapters.secrets import load_pepper
+from services.gateway.adapters.security_events import SecurityEvents
+from services.gateway.domain.endpoints import EndpointList
+from services.gateway.domain.traffic import TrafficWindow
+from services.gateway.routes import keys, site
+from services.gateway.settings import GatewaySettings
+
+log = get_logger()
+
+_READY_POLL_S = 0.2
+_REVOCATION_POLL_S = 2.0
+
+
+class GatewayState(TypedDict):
+    """What routes find under `request.state`."""
+
+    keyring: Keyring
+    monitor: Monitor
+    traffic: TrafficWindow
+
+
+class GatewayApp(ServiceApp):
+    """The service app with the gateway's own edge in front of it."""
+
+    edge: Edge | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope; the lifespan opens the edge before the first request."""
+        if scope["type"] == "lifespan":
+            await self.fastapi(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        elif self.edge is None:
+            raise RuntimeError("the gateway's lifespan has not run")
+        else:
+            await self.edge(scope, receive, send)
+
+
+def create_app(settings: GatewaySettings, *, events: EventEmitter | None = None) -> GatewayApp:
+    """Build the gateway.
+
+    Args:
+        settings: its settings.
+        events: replaces the write-ahead log, in tests.
+    """
+    holder: list[GatewayApp] = []
+
+    @asynccontextmanager
+    async def lifespan(platform: Platform) -> AsyncIterator[GatewayState]:
+        async with _opened(holder[0], platform, settings) as state:
+            yield state
+
+    base = create_service_app(
+        "gateway",
+        settings,
+        lifespan,
+        routers=[site.router, keys.router],
+        events=events,
+    )
+    _drop_own_description(base.fastapi)
+    app = GatewayApp(base.fastapi, base._edge, base.platform, base.metrics)
+    holder.append(app)
+    return app
+
+
+def _drop_own_description(fastapi: FastAPI) -> None:
+    """Remove FastAPI's own `/openapi.json`, the first of that path: ours is the merged one."""
+    paths = [getattr(route, "path", "") for route in fastapi.routes]
+    del fastapi.router.routes[paths.index("/openapi.json")]
+
+
+@asynccontextmanager
+async def _opened(
+    app: GatewayApp, platform: Platform, settings: GatewaySettings
+) -> AsyncIterator[GatewayState]:
+    """Open what the gateway owns, in order, and close it in reverse."""
+    pepper = load_pepper(settings)
+    store = PostgresKeyStore(platform.postgres)
+    authenticator = Authenticator(
+        store, pepper, fresh_s=settings.auth_cache_s, stale_s=settings.auth_stale_s
+    )
+    security = SecurityEvents(platform.events)
+    ip_limiter = (
+        PostgresIpLimiter(settings.postgres_url.get_secret_value(), "gateway")
+        if settings.postgres_url
+        else None
+    )
+    key_limiter = RedisKeyLimiter(platform.redis) if settings.redis_dsn else None
+    admission = Admission(
+        settings, authenticator, ip_limiter, key_limiter, security, platform.registry
+    )
+    upstreams = _upstreams(platform, settings)
+    monitor = Monitor(platform.clients, platform.health)
+    traffic = TrafficWindow()
+    routes = [(name, route) for name, entry in SERVICES.items() for route in entry.routes]
+    app.edge = Edge(
+        app.fastapi,
+        settings,
+        RouteTable(routes),
+        EndpointList(route for _, route in routes),
+        admission,
+        upstreams,
+        app.metrics,
+        traffic,
+        platform.health,
+    )
+    platform.health.block("schema", "the schema is not migrated yet")
+    if settings.ready_file:
+        platform.health.block("seed", "waiting for the ready file")
+    work = [monitor.run(), _turn_ready(platform, settings), _poll_revocations(store, authenticator)]
+    if ip_limiter:
+        await ip_limiter.connect()
+        work.append(ip_limiter.sweep_forever(settings.ip_limit_window_s))
+    tasks = [asyncio.create_task(job) for job in work]
+    try:
+        yield GatewayState(
+            keyring=Keyring(store, pepper, security, authenticator),
+            monitor=monitor,
+            traffic=traffic,
+        )
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for upstream in upstreams.values():
+            await upstream.close()
+        if ip_limiter:
+            await ip_limiter.close()
+
+
+def _upstreams(platform: Platform, settings: GatewaySettings) -> dict[str, Upstream]:
+    return {
+        name: Upstream(
+            name,
+            settings.url_of(name),
+            platform.signer,
+            connections_max=settings.upstream_connections_max,
+            stream_idle_s=settings.stream_idle_s,
+            body_receipt_s=settings.body_receipt_s,
+            forwarded_hops=settings.forwarded_hops,
+        )
+        for name in SERVICES["gateway"].calls
+    }
+
+
+async def _turn_ready(platform: Platform, settings: GatewaySettings) -> None:
+    """Release readiness when the schema is at its head and the ready file, if any, exists."""
+    expected = head_revision("gateway")
+    while True:
+        with contextlib.suppress(UnavailableError):
+            if await platform.postgres.schema_version() == expected:
+                platform.health.release("schema")
+                break
+        await asyncio.sleep(_READY_POLL_S)
+    while settings.ready_file:  # written by another process: only looking tells
+        if await asyncio.to_thread(settings.ready_file.exists):
+            break
+        await asyncio.sleep(_READY_POLL_S)
+    platform.health.release("seed")
+
+
+async def _poll_revocations(store: PostgresKeyStore, authenticator: Authenticator) -> None:
+    """Drop revoked keys from the cache of verified credentials."""
+    while True:
+        await asyncio.sleep(_REVOCATION_POLL_S)
+        with contextlib.suppress(ServiceError, OSError):
+            revoked = await store.revoked_lately(_REVOCATION_POLL_S * 15)
+            if revoked:
+                authenticator.forget(set(revoked))

@@ -1,0 +1,1 @@
+"""Routes of the gateway itself; everything else is proxied."""
