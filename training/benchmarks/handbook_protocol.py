@@ -24,7 +24,7 @@ _DELAY_MS = 7 * DAY_MS
 _WINDOW_DAYS = (1, 7, 30)
 # What the six further features say where there is nothing to say (feature note, section 13).
 _NO_EARLIER_S = 1_000_000.0
-_HIGH_Z, _HIGH_Z_PAYMENTS = 2.5, 14
+_HIGH_Z, _HIGH_Z_WINDOW_MS = 2.5, 14 * DAY_MS
 
 
 @dataclass(frozen=True)
@@ -98,31 +98,17 @@ def published_features(payments: Payments, columns: Columns) -> NDArray[np.float
 
 
 def further_features(payments: Payments, columns: Columns) -> NDArray[np.float64]:
-    """Our six, shape (n, 6): amount over means, z, seconds since last, recent high z."""
+    """Our six, shape (n, 6): amount over means, z, seconds since last, earlier high z."""
     amount = columns["request:amount"]
     ratios = [
         amount / np.maximum(columns[f"card:mean_amount_{days}d"], 0.01) for days in _WINDOW_DAYS
     ]
     z = np.nan_to_num(columns["card:amount_z"], nan=0.0)
     since = np.nan_to_num(columns["card:seconds_since_last"], nan=_NO_EARLIER_S)
-    high = recent_count(payments.card, z > _HIGH_Z, _HIGH_Z_PAYMENTS)
-    return np.column_stack([*ratios, z, since, high])
-
-
-def recent_count(
-    card: NDArray[np.int64], flag: NDArray[np.bool_], last: int
-) -> NDArray[np.float64]:
-    """Count flags among the card's `last` payments, the current one included, shape (n,)."""
-    order = np.argsort(card, kind="stable")
-    arranged = card[order]
-    positions = np.arange(len(card))
-    is_first = np.concatenate(([True], arranged[1:] != arranged[:-1]))
-    first = np.maximum.accumulate(np.where(is_first, positions, 0))
-    total = np.concatenate(([0], np.cumsum(flag[order])))
-    start = np.maximum(first, positions - last + 1)
-    counts = np.empty(len(card))
-    counts[order] = total[positions + 1] - total[start]
-    return counts
+    # A delay of one millisecond makes the window end before the current payment.
+    flags = DelayedLabels(FIRST_DAY_MS + payments.seconds * 1000, payments.card, z > _HIGH_Z)
+    [(count, share)] = flags.windows(1, (_HIGH_Z_WINDOW_MS,))
+    return np.column_stack([*ratios, z, since, np.rint(count * share)])
 
 
 def fold(payments: Payments, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
