@@ -1,1 +1,5 @@
-"""A small client for scoring."""
+"""Gatehouse's Python client: `GatehouseClient(url, api_key).score_fraud(...)`; standard library."""
+
+from libs.client.client import GatehouseClient, GatehouseError
+
+__all__ = ["GatehouseClient", "GatehouseError"]

@@ -45,7 +45,7 @@ async def test_personalization_needs_user_and_item_only(client):
 
 
 async def test_a_batch_answers_each_item_in_order_with_its_own_error(client, reader, events):
-    requests = [{"card_id": f"card_{n}", "transaction_amount": n} for n in range(25)]
+    requests: list[object] = [{"card_id": f"card_{n}", "transaction_amount": n} for n in range(25)]
     requests[3] = {"card_id": "card_3", "transaction_amount": -1}
     requests[7] = "no object"
     response = await client.post(
@@ -57,6 +57,7 @@ async def test_a_batch_answers_each_item_in_order_with_its_own_error(client, rea
     assert (body.batch_id, body.succeeded, body.failed) == ("batch_1", 23, 2)
     assert [item.index for item in body.results] == list(range(25))
     assert body.results[3].status == body.results[7].status == 422
+    assert body.results[3].error is not None
     assert body.results[3].error["errors"][0]["pointer"] == "/transaction_amount"
     assert "-1" not in str(body.results[3].error)
     FraudAnswer.model_validate(body.results[0].result)
