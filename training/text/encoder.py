@@ -75,8 +75,13 @@ def frequent_emoji(texts: Iterable[str], *, most: int = 300, least: int = 5) -> 
     """List single-character emoji by frequency."""
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update({char for char in text if unicodedata.category(char) in {"So", "Sk"}
-                       and ord(char) > 0x2190})
+        counts.update(
+            {
+                char
+                for char in text
+                if unicodedata.category(char) in {"So", "Sk"} and ord(char) > 0x2190
+            }
+        )
     return [char for char, count in counts.most_common(most) if count >= least]
 
 
@@ -98,8 +103,17 @@ def add_emoji(tokenizer: Tokenizer, model: Classifier, emoji: Sequence[str]) -> 
             continue
         slot = vocabulary.pop(free.pop())
         vocabulary[char] = slot
-        added.append({"id": slot, "content": char, "single_word": False, "lstrip": False,
-                      "rstrip": False, "normalized": False, "special": False})
+        added.append(
+            {
+                "id": slot,
+                "content": char,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": False,
+            }
+        )
         name = unicodedata.name(char, "symbol").lower().replace("-", " ")
         ids = tokenizer.encode(name, add_special_tokens=False).ids
         with torch.no_grad():

@@ -52,7 +52,10 @@ def quantize(source: Path, target: Path) -> None:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantize_dynamic(
-            str(prepared), str(target), weight_type=QuantType.QInt8, per_channel=True,
+            str(prepared),
+            str(target),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
             op_types_to_quantize=["MatMul", "Gather", "Gemm", "Attention"],
         )
 
@@ -67,8 +70,11 @@ def run(path: Path, ids: list[list[int]], batch: int = 32) -> np.ndarray:
     found: list[np.ndarray] = []
     for start in range(0, len(ids), batch):
         tokens, mask = pad(ids[start : start + batch])
-        found.append(session.run(["logits"], {"input_ids": tokens.numpy(),
-                                              "attention_mask": mask.numpy()})[0])
+        found.append(
+            session.run(["logits"], {"input_ids": tokens.numpy(), "attention_mask": mask.numpy()})[
+                0
+            ]
+        )
     return np.concatenate(found)
 
 
@@ -104,16 +110,24 @@ def export(
         "same_argmax": round(float((float_logits.argmax(1) == int8_logits.argmax(1)).mean()), 4),
     }
     golden = [
-        GoldenCase(inputs={"text": text}, outputs={"logits": [round(float(v), 5) for v in row]},
-                   tolerance=0.05)
+        GoldenCase(
+            inputs={"text": text},
+            outputs={"logits": [round(float(v), 5) for v in row]},
+            tolerance=0.05,
+        )
         for text, row in zip(probes[:5], int8_logits[:5], strict=True)
     ]
     manifest = Manifest(
         engine="onnx",
-        files=[describe_file(out, name) for name in ("model.onnx", "tokenizer.json", "card.md")
-               if (out / name).exists()],
-        inputs=[TensorSpec(name="input_ids", datatype="INT64", shape=[-1, -1]),
-                TensorSpec(name="attention_mask", datatype="INT64", shape=[-1, -1])],
+        files=[
+            describe_file(out, name)
+            for name in ("model.onnx", "tokenizer.json", "card.md")
+            if (out / name).exists()
+        ],
+        inputs=[
+            TensorSpec(name="input_ids", datatype="INT64", shape=[-1, -1]),
+            TensorSpec(name="attention_mask", datatype="INT64", shape=[-1, -1]),
+        ],
         outputs=[TensorSpec(name="logits", datatype="FP32", shape=[-1, sum(heads.values())])],
         golden_cases=golden,
         metrics=metrics,

@@ -85,10 +85,15 @@ def _groups(model: Classifier, plan: Plan) -> list[dict[str, object]]:
         {"params": list(model.output.parameters()), "lr": plan.head_rate}
     ]
     for depth, layer in enumerate(reversed(layers)):
-        groups.append({"params": list(layer.parameters()),
-                       "lr": plan.learning_rate * plan.decay**depth})
-    groups.append({"params": list(model.encoder.embeddings.parameters()),
-                   "lr": plan.learning_rate * plan.decay ** len(layers)})
+        groups.append(
+            {"params": list(layer.parameters()), "lr": plan.learning_rate * plan.decay**depth}
+        )
+    groups.append(
+        {
+            "params": list(model.encoder.embeddings.parameters()),
+            "lr": plan.learning_rate * plan.decay ** len(layers),
+        }
+    )
     return groups
 
 
@@ -126,8 +131,13 @@ def train(
     start = _resume(model, checkpoint) if resume else 0
     slices, began, saved = model.slices(), time.time(), time.time()
     running = math.nan
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-               TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+    )
     with Progress(*columns) as bar:
         task = bar.add_task("fine-tuning", total=len(schedule), completed=start, loss=running)
         for step in range(start, len(schedule)):
@@ -150,8 +160,11 @@ def train(
             running = value.item() if math.isnan(running) else 0.98 * running + 0.02 * value.item()
             bar.update(task, completed=step + 1, loss=running)
             if step % 100 == 0:
-                print(f"step {step}/{len(schedule)} loss {running:.4f} "
-                      f"{(time.time() - began) / 60:.1f} min", flush=True)
+                print(
+                    f"step {step}/{len(schedule)} loss {running:.4f} "
+                    f"{(time.time() - began) / 60:.1f} min",
+                    flush=True,
+                )
             if time.time() - saved > 240:
                 _save(model, checkpoint, step + 1)
                 saved = time.time()

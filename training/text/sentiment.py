@@ -1,8 +1,9 @@
 """Train the sentiment model: negative, neutral, positive (`python -m training.text.sentiment`).
 
-Tweets with three classes, movie reviews (positive or negative only) as an auxiliary: for those the
-loss looks at the two polar outputs alone, so they never teach what neutral is. A tenth of the tweets
-is the development split on which choices are made; the published validation split is read once.
+Tweets with three classes, movie reviews (positive or negative only) as an auxiliary: for those
+the loss looks at the two polar outputs alone, so they never teach what neutral is. A tenth of the
+tweets is the development split on which choices are made; the published validation split is read
+once.
 """
 
 import argparse
@@ -34,14 +35,14 @@ def sentiment_loss(
     three = [index for index, row in enumerate(rows) if "sentiment" in row.labels]
     two = [index for index, row in enumerate(rows) if "polarity" in row.labels]
     if three:
-        targets = torch.tensor([int(rows[i].labels["sentiment"]) for i in three],
-                               device=logits.device)
+        targets = torch.tensor(
+            [int(rows[i].labels["sentiment"]) for i in three], device=logits.device
+        )
         total = total + functional.cross_entropy(
             logits[three], targets, reduction="sum", label_smoothing=0.05
         )
     if two:
-        targets = torch.tensor([int(rows[i].labels["polarity"]) for i in two],
-                               device=logits.device)
+        targets = torch.tensor([int(rows[i].labels["polarity"]) for i in two], device=logits.device)
         total = total + 0.5 * functional.cross_entropy(
             logits[two][:, [0, 2]], targets, reduction="sum", label_smoothing=0.05
         )
@@ -63,16 +64,19 @@ def report(logits: np.ndarray, truth: np.ndarray) -> dict[str, object]:
     bins = np.clip(np.digitize(confidence, edges) - 1, 0, 9)
     ece = sum(
         abs(confidence[bins == b].mean() - correct[bins == b].mean()) * (bins == b).mean()
-        for b in range(10) if (bins == b).any()
+        for b in range(10)
+        if (bins == b).any()
     )
     return {
         "n": len(truth),
         "macro_recall": round(macro_recall(predicted, truth), 4),
         "accuracy": round(float(correct.mean()), 4),
-        "recall": {LABELS[k]: round(float((predicted[truth == k] == k).mean()), 4)
-                   for k in range(3)},
-        "precision": {LABELS[k]: round(float((truth[predicted == k] == k).mean()), 4)
-                      for k in range(3)},
+        "recall": {
+            LABELS[k]: round(float((predicted[truth == k] == k).mean()), 4) for k in range(3)
+        },
+        "precision": {
+            LABELS[k]: round(float((truth[predicted == k] == k).mean()), 4) for k in range(3)
+        },
         "ece": round(float(ece), 4),
     }
 
@@ -95,7 +99,8 @@ def fit_bias(logits: np.ndarray, truth: np.ndarray) -> list[float]:
     grid = np.linspace(-0.6, 0.6, 13)
     for negative in grid:
         for positive in grid:
-            score = macro_recall((logits + [negative, 0, positive]).argmax(1), truth)
+            offsets = np.array([negative, 0.0, positive])
+            score = macro_recall((logits + offsets).argmax(1), truth)
             score -= 0.002 * (abs(negative) + abs(positive))
             if score > best:
                 best, found = score, [float(negative), 0.0, float(positive)]
@@ -105,22 +110,37 @@ def fit_bias(logits: np.ndarray, truth: np.ndarray) -> list[float]:
 def manifest_fields(result: dict[str, object]) -> tuple[dict[str, object], list[str]]:
     """Give the manifest's fields and the probe texts."""
     probes = [
-        "I love this phone, best purchase of the year!", "The meeting is at ten on Tuesday.",
-        "Terrible service, I will never come back.", "It was okay, nothing special.",
-        "@user thank you so much, you made my day", "Why does this train never arrive on time?",
+        "I love this phone, best purchase of the year!",
+        "The meeting is at ten on Tuesday.",
+        "Terrible service, I will never come back.",
+        "It was okay, nothing special.",
+        "@user thank you so much, you made my day",
+        "Why does this train never arrive on time?",
         "The report covers the third quarter.",
     ]
     fields: dict[str, object] = {
-        "name": "sentiment", "version": 1, "release": "1.0.0", "task": "sentiment",
-        "labels": list(LABELS), "activation": "softmax",
-        "calibration": {"method": "temperature", "temperature": result["temperature"],
-                        "bias": result["bias"]},
+        "name": "sentiment",
+        "version": 1,
+        "release": "1.0.0",
+        "task": "sentiment",
+        "labels": list(LABELS),
+        "activation": "softmax",
+        "calibration": {
+            "method": "temperature",
+            "temperature": result["temperature"],
+            "bias": result["bias"],
+        },
         "truncation": {"max_tokens": MAX_TOKENS, "policy": "truncate"},
         "memory_limit_mib": 256,
-        "training": {"base": "all-MiniLM-L6-v2 (Apache-2.0)", "rows": result["rows"],
-                     "sources": ["TweetEval sentiment", "SST-2 (auxiliary, two classes)"]},
-        "metrics": {"development": result["development"],
-                    **({"validation": result["validation"]} if "validation" in result else {})},
+        "training": {
+            "base": "all-MiniLM-L6-v2 (Apache-2.0)",
+            "rows": result["rows"],
+            "sources": ["TweetEval sentiment", "SST-2 (auxiliary, two classes)"],
+        },
+        "metrics": {
+            "development": result["development"],
+            **({"validation": result["validation"]} if "validation" in result else {}),
+        },
     }
     return fields, probes
 
@@ -147,14 +167,23 @@ def main() -> None:
     tokenizer.enable_truncation(plan.max_tokens)
     arguments.work.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(arguments.work / "tokenizer.json"))
-    train(model, tokenizer, training, sentiment_loss, plan, arguments.work,
-          resume=arguments.resume, minutes_max=arguments.minutes)
+    train(
+        model,
+        tokenizer,
+        training,
+        sentiment_loss,
+        plan,
+        arguments.work,
+        resume=arguments.resume,
+        minutes_max=arguments.minutes,
+    )
     truth = np.array([int(row.labels["sentiment"]) for row in development])
     logits = predict(model, tokenizer, [row.text for row in development])
     bias = fit_bias(logits, truth)
     temperature = fit_temperature(logits + bias, truth)
     result = {
-        "temperature": temperature, "bias": bias,
+        "temperature": temperature,
+        "bias": bias,
         "development": report((logits + bias) / temperature, truth),
         "development_plain": report(logits, truth),
         "rows": {"tweeteval": len(tweets) - held, "sst2": 6920, "development": held},

@@ -193,6 +193,5 @@ def benign_emails(root: Path = DATA) -> list[str]:
     """Documents of BIPIA's e-mail task, as benign context."""
     texts = []
     for item in _jsonl(root / "injection/bipia/email_train.jsonl"):
-        context = item.get("context", "")
-        texts.append(context if isinstance(context, str) else "\n".join(context))
+        texts.append(item.get("context", ""))
     return [text for text in texts if text]
