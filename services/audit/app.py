@@ -14,6 +14,7 @@ from services.audit.adapters.log_reader import LogReader
 from services.audit.adapters.sequencer import Sequencer, running
 from services.audit.adapters.subjects import SubjectKeys
 from services.audit.routes import router
+from services.audit.routes_log import router as log_router
 from services.audit.settings import AuditSettings
 from services.audit.state import AuditMetrics, AuditState
 
@@ -45,4 +46,4 @@ def create_app(settings: AuditSettings) -> ServiceApp:
                 publishing.cancel()
                 await asyncio.wait({publishing})
 
-    return create_service_app("audit", settings, lifespan, routers=[router])
+    return create_service_app("audit", settings, lifespan, routers=[router, log_router])

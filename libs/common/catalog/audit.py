@@ -13,12 +13,11 @@ AUDIT = Service(
     routes=(
         Route("GET", "/v1/audit/events", "audit:read", "Search the log, newest first"),
         Route("GET", "/v1/audit/events/{event_id}", "audit:read", "One event"),
-        Route(
-            "GET", "/v1/audit/events/{event_id}/proof", "audit:read", "Inclusion proof", "planned"
-        ),
+        Route("GET", "/v1/audit/events/{event_id}/proof", "audit:read", "Inclusion proof"),
+        Route("GET", "/v1/audit/events/{event_id}/leaf", "audit:read", "Exact leaf bytes"),
         Route("GET", "/v1/audit/status", "audit:read", "Size and health of the log"),
-        Route("GET", "/checkpoint", None, "Latest signed checkpoint", "planned"),
-        Route("GET", "/tile/{rest:path}", None, "Tiles of the transparency log", "planned"),
+        Route("GET", "/checkpoint", None, "Latest signed checkpoint"),
+        Route("GET", "/tile/{rest:path}", None, "Tiles of the transparency log"),
         Route(
             "GET",
             "/v1/audit/reports/compliance",
