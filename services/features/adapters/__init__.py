@@ -1,0 +1,1 @@
+"""Postgres log, Redis rings, and the applier between them."""

@@ -1,0 +1,192 @@
+"""The applier: tails the log of the partitions it leases and writes the rings.
+
+A notice from Postgres wakes it, a poll backs that up. It is the only writer of a partition while
+its connection lives; a stale one is harmless, because ring writes are idempotent. When Redis comes
+back empty or older, readers are told not to trust it, the log is replayed, then they are told that
+they may.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+from libs.common.errors import UnavailableError
+from libs.common.health import Component
+from libs.common.logging import get_logger
+from libs.common.postgres import UNAVAILABLE as POSTGRES_UNAVAILABLE
+from libs.common.postgres import Postgres
+from libs.common.redis import UNAVAILABLE as REDIS_UNAVAILABLE
+from services.features.adapters.log import (
+    CHANNEL,
+    Head,
+    acquire_leases,
+    note_applied,
+    read_heads,
+    read_rows,
+)
+from services.features.adapters.rings import Progress, RedisRings
+from services.features.domain.events import PARTITIONS
+from services.features.errors import StoreLostError
+
+log = get_logger()
+
+_STORE_GONE: tuple[type[BaseException], ...] = (
+    UnavailableError,
+    *POSTGRES_UNAVAILABLE,
+    *REDIS_UNAVAILABLE,
+)
+_RETRY_S = 0.5
+_LEASE_RETRY_S = 2.0
+_NOTE_S = 1.0
+# Arrivals further back are backfills; they say nothing about the pipeline's delay.
+_LIVE_MS = 600_000
+
+
+class ApplierMetrics:
+    """How far the rings are behind the log."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.lag = Gauge(
+            "gatehouse_features_log_lag_events",
+            "Log rows that no ring has yet.",
+            registry=registry,
+        )
+        self.delay = Histogram(
+            "gatehouse_features_ingest_to_readable_seconds",
+            "From arrival of the oldest event of a batch until the batch is readable.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300),
+            registry=registry,
+        )
+
+
+class Applier:
+    """Runs until cancelled; survives the loss of either store."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        rings: RedisRings,
+        metrics: ApplierMetrics,
+        *,
+        poll_s: float,
+        batch: int,
+    ) -> None:
+        self._postgres = postgres
+        self._rings = rings
+        self._metrics = metrics
+        self._poll_s = poll_s
+        self._batch = batch
+        self._wake = asyncio.Event()
+        self._epochs: dict[int, int] = {}
+        self._noted: dict[int, int] = {}
+        self._next_lease = self._next_note = 0.0
+        self._state: Component = Component("degraded", "starting")
+
+    async def health(self) -> Component:
+        """Say whether the rings follow the log."""
+        return self._state
+
+    async def run(self) -> None:
+        """Follow the log for ever."""
+        while True:
+            try:
+                async with self._postgres.connection() as connection:
+                    await self._follow(connection)
+            except StoreLostError:
+                log.warning("online store lost data; replaying", dependency="redis")
+            except _STORE_GONE as error:
+                self._state = Component("degraded", "a store does not answer")
+                log.warning("applier waits", error_type=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _follow(self, connection: Any) -> None:
+        self._epochs, self._next_lease, self._next_note = {}, 0.0, 0.0
+        self._noted = {}
+        await connection.add_listener(CHANNEL, self._on_notice)
+        try:
+            while True:
+                self._wake.clear()
+                await self._lease(connection)
+                if not await self._round(connection):
+                    await self._wait()
+        finally:
+            if not connection.is_closed():
+                await connection.remove_listener(CHANNEL, self._on_notice)
+                await connection.execute("SELECT pg_advisory_unlock_all()")
+
+    def _on_notice(self, *_: object) -> None:
+        self._wake.set()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _lease(self, connection: Any) -> None:
+        """Try for the partitions that nobody holds; now and then, as owners come and go."""
+        if len(self._epochs) == PARTITIONS or time.monotonic() < self._next_lease:
+            return
+        self._next_lease = time.monotonic() + _LEASE_RETRY_S
+        free = [number for number in range(PARTITIONS) if number not in self._epochs]
+        self._epochs |= await acquire_leases(connection, free)
+
+    async def _round(self, connection: Any) -> bool:
+        """Apply one batch per partition that is behind; say whether anything was applied."""
+        heads = await read_heads(connection)
+        progress = await self._rings.progress()
+        progress = await self._reconcile(heads, progress)
+        texts = dict(progress.texts)
+        behind = {
+            partition: head.last_offset - progress.offset(partition)
+            for partition, head in heads.items()
+        }
+        self._metrics.lag.set(sum(behind.values()))
+        for partition, epoch in self._epochs.items():
+            if behind.get(partition, 0) > 0:
+                offset = progress.offset(partition)
+                rows = await read_rows(connection, partition, offset, self._batch)
+                now_ms = time.time_ns() // 1_000_000
+                texts[partition] = await self._rings.apply(
+                    rows, epoch=epoch, written_ms=now_ms, expected=texts[partition]
+                )
+                self._observe(min(row.arrival_ms for row in rows))
+        if not any(count > 0 for count in behind.values()):
+            await self._caught_up(progress)
+        self._state = Component("ok", facts={"lag_events": sum(behind.values())})
+        await self._note(connection, Progress(texts, progress.is_serving), heads)
+        return any(behind.get(partition, 0) > 0 for partition in self._epochs)
+
+    async def _reconcile(self, heads: dict[int, Head], progress: Progress) -> Progress:
+        """Notice a store that is older than it was, or newer than the log."""
+        foreign = [p for p, head in heads.items() if progress.offset(p) > head.last_offset]
+        for partition in foreign:
+            log.warning("store ahead of the log; replaying", partition=partition)
+            await self._rings.restart(partition)
+        is_older = any(progress.offset(p) < head.applied_offset for p, head in heads.items())
+        if progress.is_serving and (foreign or is_older):
+            await self._rings.stop_serving()
+        if foreign or (progress.is_serving and is_older):
+            return await self._rings.progress()
+        return progress
+
+    async def _caught_up(self, progress: Progress) -> None:
+        if not progress.is_serving and await self._rings.start_serving(progress):
+            log.info("online store serves")
+
+    async def _note(self, connection: Any, progress: Progress, heads: dict[int, Head]) -> None:
+        if time.monotonic() < self._next_note:
+            return
+        applied = {partition: progress.offset(partition) for partition in heads}
+        if applied != self._noted:
+            await note_applied(connection, applied)
+            self._noted = applied
+        self._next_note = time.monotonic() + _NOTE_S
+
+    def _observe(self, arrival_ms: int) -> None:
+        age_ms = time.time_ns() // 1_000_000 - arrival_ms
+        if 0 <= age_ms < _LIVE_MS:
+            self._metrics.delay.observe(age_ms / 1000.0)

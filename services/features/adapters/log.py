@@ -1,0 +1,190 @@
+"""The raw event log in Postgres: deduplicated events, gap-free offsets per partition."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from libs.common.postgres import Postgres
+from services.features.domain.events import PARTITIONS, Accepted, LogRow, partition_of
+
+CHANNEL = "features_log"
+# Any constant will do, as long as every applier of this database uses the same.
+_LEASE_CLASS = 0x66656174  # "feat"
+
+_STAGING = """
+CREATE TEMP TABLE IF NOT EXISTS staging (
+    event_id text, type text, event_ms bigint, arrival_ms bigint, is_late boolean, body text
+) ON COMMIT DELETE ROWS
+"""
+_STAGING_COLUMNS = ["event_id", "type", "event_ms", "arrival_ms", "is_late", "body"]
+# Ordered, so that two batches that share events wait for each other instead of deadlocking.
+_INSERT_NEW = """
+INSERT INTO events (tenant, event_id, type, event_ms, arrival_ms, is_late, body)
+SELECT $1, event_id, type, event_ms, arrival_ms, is_late, body::jsonb
+FROM staging ORDER BY event_id
+ON CONFLICT (tenant, event_id) DO NOTHING
+RETURNING event_id
+"""
+_LOCK_PARTITIONS = """
+SELECT partition, next_offset FROM partitions
+WHERE partition = ANY($1::smallint[]) ORDER BY partition FOR UPDATE
+"""
+_MOVE_PARTITIONS = """
+UPDATE partitions SET next_offset = moved.next_offset
+FROM unnest($1::smallint[], $2::bigint[]) AS moved (partition, next_offset)
+WHERE partitions.partition = moved.partition
+"""
+_LOG_COLUMNS = ["partition", "offset", "tenant", "view", "entity", "record", "arrival_ms"]
+_READ = """
+SELECT partition, "offset", tenant, view, entity, record, arrival_ms FROM log
+WHERE partition = $1 AND "offset" > $2 ORDER BY "offset" LIMIT $3
+"""
+_OLDEST = """
+SELECT min(arrival_ms) FROM log
+JOIN unnest($1::smallint[], $2::bigint[]) AS done (partition, "offset")
+    ON log.partition = done.partition AND log."offset" = done."offset" + 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a partition stands: its last offset and the last one known to be applied."""
+
+    last_offset: int
+    applied_offset: int
+
+
+class PostgresEventLog:
+    """Implements `EventLog`; everything of one call is one transaction."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def append(self, tenant: str, events: Sequence[Accepted]) -> int:
+        """Write unknown events with their log rows and wake the appliers at commit."""
+        by_id = {event.event_id: event for event in events}
+        async with self._postgres.transaction() as connection:
+            await connection.execute("SET LOCAL client_min_messages = warning")
+            await connection.execute(_STAGING)
+            await connection.copy_records_to_table(
+                "staging",
+                columns=_STAGING_COLUMNS,
+                records=[
+                    (
+                        event.event_id,
+                        event.type,
+                        event.event_ms,
+                        event.arrival_ms,
+                        event.is_late,
+                        orjson.dumps(event.body).decode(),
+                    )
+                    for event in by_id.values()
+                ],
+            )
+            inserted = {row[0] for row in await connection.fetch(_INSERT_NEW, tenant)}
+            new = [event for event in by_id.values() if event.event_id in inserted]
+            await self._append_rows(connection, tenant, new)
+            await connection.execute(f"NOTIFY {CHANNEL}")
+        return len(new)
+
+    async def _append_rows(self, connection: Any, tenant: str, events: list[Accepted]) -> None:
+        touched = [
+            (partition_of(tenant, touch.view, touch.entity), touch, event.arrival_ms)
+            for event in events
+            for touch in event.touches
+        ]
+        if not touched:
+            return
+        partitions = sorted({row[0] for row in touched})
+        following = dict(await connection.fetch(_LOCK_PARTITIONS, partitions))
+        records = []
+        for partition, touch, arrival_ms in touched:
+            offset = following[partition]
+            following[partition] = offset + 1
+            records.append(
+                (partition, offset, tenant, touch.view, touch.entity, touch.record, arrival_ms)
+            )
+        await connection.copy_records_to_table("log", columns=_LOG_COLUMNS, records=records)
+        await connection.execute(_MOVE_PARTITIONS, partitions, [following[p] for p in partitions])
+
+    async def ensure_partitions(self) -> None:
+        """Make the rows of all partitions; safe to repeat."""
+        await self._postgres.execute(
+            "INSERT INTO partitions (partition) SELECT generate_series(0, $1::int - 1) "
+            "ON CONFLICT DO NOTHING",
+            PARTITIONS,
+        )
+
+    async def store_definitions(self, documents: Sequence[dict[str, Any]]) -> None:
+        """Keep every version of a definition that ever served, by fingerprint."""
+        async with self._postgres.transaction() as connection:
+            await connection.executemany(
+                "INSERT INTO definitions (kind, name, fingerprint, document) "
+                "VALUES ($1, $2, $3, $4::jsonb) ON CONFLICT DO NOTHING",
+                [
+                    (
+                        document["kind"],
+                        document["name"],
+                        document["fingerprint"],
+                        orjson.dumps(document).decode(),
+                    )
+                    for document in documents
+                ],
+            )
+
+    async def oldest_unapplied_ms(self, applied: dict[int, int]) -> int | None:
+        """Give the arrival of the oldest log row that no ring has yet, None without any."""
+        value = await self._postgres.fetchval(
+            _OLDEST,
+            list(applied),
+            list(applied.values()),
+        )
+        return None if value is None else int(value)
+
+    async def heads(self) -> dict[int, Head]:
+        """Give where each partition stands."""
+        async with self._postgres.connection() as connection:
+            return await read_heads(connection)
+
+
+async def read_heads(connection: Any) -> dict[int, Head]:
+    """Give where each partition stands, over an open connection."""
+    rows = await connection.fetch("SELECT partition, next_offset, applied_offset FROM partitions")
+    return {row[0]: Head(row[1] - 1, row[2]) for row in rows}
+
+
+async def read_rows(connection: Any, partition: int, after: int, limit: int) -> list[LogRow]:
+    """Give the next rows of a partition in offset order."""
+    return [LogRow(*row) for row in await connection.fetch(_READ, partition, after, limit)]
+
+
+async def acquire_leases(connection: Any, partitions: list[int]) -> dict[int, int]:
+    """Take free partitions for as long as the connection lives; give their new epochs.
+
+    The lease is an advisory lock of the session: a killed applier loses it with its connection,
+    without a timeout to wait for. The epoch grows with each new owner.
+    """
+    taken = [
+        partition
+        for partition in partitions
+        if await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LEASE_CLASS, partition)
+    ]
+    rows = await connection.fetch(
+        "UPDATE partitions SET epoch = epoch + 1 WHERE partition = ANY($1::smallint[]) "
+        "RETURNING partition, epoch",
+        taken,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def note_applied(connection: Any, applied: dict[int, int]) -> None:
+    """Remember in Postgres how far Redis is: a later, lower figure there means it lost data."""
+    await connection.execute(
+        "UPDATE partitions SET applied_offset = done.o "
+        "FROM unnest($1::smallint[], $2::bigint[]) AS done (p, o) "
+        "WHERE partition = done.p AND applied_offset < done.o",
+        list(applied),
+        list(applied.values()),
+    )

@@ -1,0 +1,164 @@
+"""The rings in Redis: batches of log rows in, one script call per ring.
+
+Progress of a partition is the text `<generation>:<offset>` under `features:applied:<partition>`.
+It moves only after the effects and only from the expected text, so a crash repeats effects
+(harmless, by tag) and a flush is noticed (the generation is gone).
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from redis.exceptions import NoScriptError, ResponseError, WatchError
+
+from libs.common.features.layout import SERVING_KEY, VIEWS
+from libs.common.logging import get_logger
+from libs.common.redis import Redis, tag
+from services.features.domain.events import PARTITIONS, LogRow
+from services.features.errors import StoreLostError
+
+log = get_logger()
+
+_KEYS = [f"features:applied:{partition}" for partition in range(PARTITIONS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far Redis is: per partition generation and offset; whether readers may trust it."""
+
+    texts: Mapping[int, bytes]
+    is_serving: bool
+
+    def offset(self, partition: int) -> int:
+        """Give the last applied offset of a partition."""
+        return int(self.texts[partition].rpartition(b":")[2])
+
+
+class RedisRings:
+    """Implements `RingStore`; one instance per process, idempotent throughout."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._sha: dict[str, str] = {}
+
+    async def progress(self) -> Progress:
+        """Read the progress; partitions that Redis does not know start over at 0."""
+        serving, *texts = await self._redis.mget([SERVING_KEY, *_KEYS])
+        if None in texts:
+            # Readers must not take an emptied store for cards without history.
+            await self._redis.delete(SERVING_KEY)
+            serving = None
+            for key, text in zip(_KEYS, texts, strict=True):
+                if text is None:
+                    await self._redis.set(key, f"{secrets.token_hex(8)}:0", nx=True)
+            texts = await self._redis.mget(_KEYS)
+        if None in texts:
+            raise StoreLostError("the store was emptied while its progress was read")
+        return Progress(cast(Any, dict(enumerate(texts))), serving is not None)
+
+    async def restart(self, partition: int) -> None:
+        """Make a partition start over at offset 0."""
+        await self._redis.set(_KEYS[partition], f"{secrets.token_hex(8)}:0")
+
+    async def stop_serving(self) -> None:
+        """Make readers mark stored features as missing."""
+        await self._redis.delete(SERVING_KEY)
+
+    async def start_serving(self, expected: Progress) -> bool:
+        """Let readers trust the store if its progress is still the expected one."""
+        async with self._redis.pipeline() as pipeline:
+            await pipeline.watch(*_KEYS)
+            texts = await pipeline.mget(_KEYS)
+            if dict(enumerate(texts)) != expected.texts:
+                return False
+            pipeline.multi()  # type: ignore[no-untyped-call] # redis-py leaves it untyped
+            pipeline.set(SERVING_KEY, b"1")
+            try:
+                await pipeline.execute()
+            except WatchError:
+                return False
+        return True
+
+    async def apply(
+        self, rows: Sequence[LogRow], *, epoch: int, written_ms: int, expected: bytes
+    ) -> bytes:
+        """Apply rows of one partition in offset order and move its progress; give the new text.
+
+        Raises:
+            StoreLostError: the progress is not the expected one any more.
+        """
+        by_ring: dict[tuple[str, str, str], list[LogRow]] = {}
+        for row in rows:
+            by_ring.setdefault((row.tenant, row.view, row.entity), []).append(row)
+        await self._write(list(by_ring.values()), epoch, written_ms)
+        await self._note_newest(rows)
+        last = rows[-1]
+        moved = expected.rpartition(b":")[0] + b":%d" % last.offset
+        sha = await self._script("advance")
+        if not await self._redis.evalsha(sha, 1, _KEYS[last.partition], expected, moved):
+            raise StoreLostError("the store was emptied or rolled back")
+        return moved
+
+    async def _write(self, groups: list[list[LogRow]], epoch: int, written_ms: int) -> None:
+        sha = await self._script("ring")
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for group in groups:
+                last = group[-1]
+                view = VIEWS[last.view]
+                pipeline.evalsha(
+                    sha,
+                    1,
+                    view.key(last.tenant, last.entity),
+                    view.schema_id,
+                    view.dtype.itemsize,
+                    view.keep_ms,
+                    view.records_max,
+                    view.expire_ms,
+                    written_ms,
+                    epoch,
+                    last.partition,
+                    last.offset,
+                    b"".join(row.record for row in group),
+                )
+            answers = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, NoScriptError):
+                self._sha.clear()
+                raise StoreLostError("the server does not know the scripts any more")
+            if isinstance(answer, ResponseError) and "UNREADABLE" in str(answer):
+                # Never overwritten; readers report it and it is rebuilt with the whole store.
+                log.error("unreadable ring skipped", kind="ring")
+            elif isinstance(answer, Exception):
+                raise answer
+
+    async def _note_newest(self, rows: Sequence[LogRow]) -> None:
+        """Keep the newest event time per tenant and view, for the freshness report."""
+        newest: dict[tuple[str, str], int] = {}
+        for row in rows:
+            key = (row.tenant, row.view)
+            at_ms = int.from_bytes(row.record[:8], "little")
+            newest[key] = max(newest.get(key, 0), at_ms)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for (tenant, view), at_ms in newest.items():
+                pipeline.zadd(_newest_key(tenant), {view: at_ms}, gt=True)
+            await pipeline.execute()
+
+    async def newest_ms(self, tenant: str) -> dict[str, int]:
+        """Give the newest applied event time of each view of a tenant."""
+        pairs = cast(
+            list[tuple[bytes, float]],
+            await self._redis.zrange(_newest_key(tenant), 0, -1, withscores=True),
+        )
+        return {view.decode(): int(score) for view, score in pairs}
+
+    async def _script(self, name: str) -> str:
+        if name not in self._sha:
+            text = Path(__file__).with_name(f"{name}.lua").read_text()
+            self._sha[name] = str(await self._redis.script_load(text))
+        return self._sha[name]
+
+
+def _newest_key(tenant: str) -> str:
+    return f"features:{tag(tenant, 'newest')}"

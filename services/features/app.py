@@ -1,0 +1,92 @@
+"""Wiring of the features service."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+from libs.common import app as common
+from libs.common.errors import UnavailableError
+from libs.common.events.envelope import EventEmitter
+from libs.common.platform import Platform
+from libs.common.redis import create_redis
+from libs.common.settings import SettingsError
+from services.features.adapters.applier import Applier, ApplierMetrics
+from services.features.adapters.log import PostgresEventLog
+from services.features.adapters.rings import RedisRings
+from services.features.domain.definitions import documents
+from services.features.ingest import Ingestion
+from services.features.routes import router
+from services.features.settings import FeaturesSettings
+
+# Batches of ring writes take longer than one read may; nobody waits for them.
+_WRITE_TIMEOUT_S = 5.0
+
+
+class State(TypedDict):
+    """What routes find under `request.state`."""
+
+    ingestion: Ingestion
+    log: PostgresEventLog
+    rings: RedisRings
+    events_max: int
+
+
+def create_app(
+    settings: FeaturesSettings, *, events: EventEmitter | None = None
+) -> common.ServiceApp:
+    """Build the service.
+
+    Args:
+        settings: its settings.
+        events: replaces the write-ahead log, in tests.
+
+    Raises:
+        SettingsError: no Redis is configured.
+    """
+    dsn = settings.redis_dsn
+    if dsn is None:
+        raise SettingsError("features: set REDIS_URL; the online store has no other home")
+
+    @asynccontextmanager
+    async def lifespan(platform: Platform) -> AsyncIterator[State]:
+        writer = create_redis(dsn, timeout_s=_WRITE_TIMEOUT_S, connections_max=4)
+        log = PostgresEventLog(platform.postgres)
+        applier = Applier(
+            platform.postgres,
+            RedisRings(writer),
+            ApplierMetrics(platform.registry),
+            poll_s=settings.poll_ms / 1000,
+            batch=settings.apply_batch,
+        )
+        platform.health.add_check("applier", applier.health)
+        platform.health.block("schema", "preparing the event log")
+        following = asyncio.create_task(_prepare_and_follow(platform, log, applier))
+        try:
+            yield State(
+                ingestion=Ingestion(log, platform.registry),
+                log=log,
+                rings=RedisRings(platform.redis),
+                events_max=settings.events_max,
+            )
+        finally:
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await following
+            await writer.aclose()
+
+    return common.create_app("features", settings, lifespan, v1_routers=[router], events=events)
+
+
+async def _prepare_and_follow(platform: Platform, log: PostgresEventLog, applier: Applier) -> None:
+    """Make partitions and definitions as soon as Postgres answers, then follow the log."""
+    while True:
+        try:
+            await log.ensure_partitions()
+            await log.store_definitions(documents())
+            break
+        except UnavailableError:
+            await asyncio.sleep(1.0)
+    platform.health.release("schema")
+    await applier.run()

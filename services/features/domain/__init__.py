@@ -1,0 +1,1 @@
+"""Pure logic of the features service: definitions, events to records, the ring."""

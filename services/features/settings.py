@@ -1,0 +1,33 @@
+"""Settings of the features service."""
+
+from typing import ClassVar
+
+from libs.common.settings import ServiceSettings, env
+
+
+class FeaturesSettings(ServiceSettings):
+    """What the features service reads besides the common settings."""
+
+    service: ClassVar[str] = "features"
+
+    events_max: int = env(
+        "FEATURES_EVENTS_MAX",
+        default=5_000,
+        ge=1,
+        le=50_000,
+        description="Events in one request at most.",
+    )
+    poll_ms: int = env(
+        "FEATURES_POLL_MS",
+        default=200,
+        ge=10,
+        le=10_000,
+        description="How often the applier looks for new events when nobody wakes it.",
+    )
+    apply_batch: int = env(
+        "FEATURES_APPLY_BATCH",
+        default=2_000,
+        ge=1,
+        le=20_000,
+        description="Log rows of one partition applied per round at most.",
+    )
