@@ -10,8 +10,7 @@ import argparse
 import hashlib
 import json
 import random
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +20,10 @@ from torch.nn import functional
 
 from training.text import contrast, sources
 from training.text.encoder import Classifier, Heads, add_emoji, frequent_emoji, load_tokenizer
+from training.text.evaluation import average_precision, fit_platt
 from training.text.finetune import Plan, predict, train
 from training.text.sources import Row
+from training.text.splits import shingle_clusters, split, windows
 
 LABELS = ("toxic", "hate", "sexist", "injection")
 HEADS: Heads = dict.fromkeys(LABELS, 1)
@@ -34,7 +35,6 @@ CAPS = {
     "toxic-spans": 3_000,
     "tweeteval": 2_500,
 }
-_WORD = re.compile(r"\w+")
 MAX_TOKENS = 112
 
 
@@ -50,50 +50,6 @@ def guard_loss(logits: torch.Tensor, rows: Sequence[Row], slices: dict[str, slic
             weight[index, column] = row.weight
     loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (loss * weight).sum() / weight.sum().clamp(min=1.0)
-
-
-def shingle_clusters(texts: Sequence[str], *, words: int = 8, share: float = 0.5) -> list[int]:
-    """Group near-duplicates: two texts are joined when they share half of the smaller's shingles."""
-    shingles = []
-    for text in texts:
-        tokens = _WORD.findall(text.lower())
-        shingles.append(
-            {" ".join(tokens[at : at + words]) for at in range(max(1, len(tokens) - words + 1))}
-        )
-    parent = list(range(len(texts)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    seen: dict[str, list[int]] = defaultdict(list)
-    for index, own in enumerate(shingles):
-        shared: Counter[int] = Counter()
-        for shingle in own:
-            for other in seen[shingle][:50]:
-                shared[other] += 1
-            seen[shingle].append(index)
-        for other, count in shared.items():
-            if count >= share * min(len(own), len(shingles[other])):
-                parent[root(index)] = root(other)
-    return [root(index) for index in range(len(texts))]
-
-
-def windows(row: Row, characters: int = 480) -> list[Row]:
-    """Cut a long text into two windows, so that length is no sign of an attack."""
-    if len(row.text) <= characters * 1.3:
-        return [row]
-    middle = len(row.text) // 2
-    later = Row(
-        row.text[middle : middle + characters],
-        row.source,
-        dict(row.labels),
-        cluster=row.cluster,
-        weight=row.weight * 0.5,
-    )
-    return [row, later]
 
 
 def collect(seed: int) -> list[Row]:
@@ -159,47 +115,6 @@ def _slurs() -> list[str]:
         if "racial" in row["category_1"] and float(row["severity_rating"] or 0) >= 2:
             found.append(row["text"].lower())
     return sorted(set(found))[:150]
-
-
-def split(rows: Sequence[Row], share: float = 0.1) -> tuple[list[Row], list[Row]]:
-    """Split by cluster: a cluster lies on one side as a whole."""
-    held: list[Row] = []
-    kept: list[Row] = []
-    for row in rows:
-        digest = hashlib.sha256(row.cluster.encode()).digest()
-        (held if digest[0] < 256 * share else kept).append(row)
-    return kept, held
-
-
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the precision-recall curve by the step rule."""
-    order = np.argsort(-scores, kind="stable")
-    hits = truth[order]
-    if not hits.any():
-        return float("nan")
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / hits.sum())
-
-
-def fit_platt(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Fit scale and offset on held-out logits by Newton steps on the log loss."""
-    scale, offset = 1.0, 0.0
-    for _ in range(50):
-        probability = 1 / (1 + np.exp(-(scale * logits + offset)))
-        error = probability - truth
-        weight = probability * (1 - probability) + 1e-6
-        gradient = np.array([(error * logits).sum() + 1e-3 * (scale - 1), error.sum()])
-        hessian = np.array(
-            [
-                [(weight * logits * logits).sum() + 1e-3, (weight * logits).sum()],
-                [(weight * logits).sum(), weight.sum()],
-            ]
-        )
-        step = np.linalg.solve(hessian, gradient)
-        scale, offset = scale - step[0], offset - step[1]
-        if np.abs(step).max() < 1e-8:
-            break
-    return float(scale), float(offset)
 
 
 def evaluate(logits: np.ndarray, rows: Sequence[Row]) -> dict[str, object]:

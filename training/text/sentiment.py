@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from training.text import sources
 from training.text.encoder import Classifier, Heads, add_emoji, frequent_emoji, load_tokenizer
+from training.text.evaluation import fit_bias, fit_temperature, macro_recall
 from training.text.finetune import Plan, predict, train
 from training.text.sources import Row
 
@@ -49,11 +50,6 @@ def sentiment_loss(
     return total / len(rows)
 
 
-def macro_recall(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Mean of the recalls of the three classes."""
-    return float(np.mean([(predicted[truth == label] == label).mean() for label in range(3)]))
-
-
 def report(logits: np.ndarray, truth: np.ndarray) -> dict[str, object]:
     """Recall per class, macro-recall, accuracy, expected calibration error."""
     predicted = logits.argmax(1)
@@ -79,32 +75,6 @@ def report(logits: np.ndarray, truth: np.ndarray) -> dict[str, object]:
         },
         "ece": round(float(ece), 4),
     }
-
-
-def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """Choose the temperature that minimises log loss on the development split."""
-    best, found = np.inf, 1.0
-    for temperature in np.linspace(0.6, 2.5, 77):
-        scaled = logits / temperature
-        scaled = scaled - scaled.max(1, keepdims=True)
-        loss = -(scaled[np.arange(len(truth)), truth] - np.log(np.exp(scaled).sum(1))).mean()
-        if loss < best:
-            best, found = loss, float(temperature)
-    return found
-
-
-def fit_bias(logits: np.ndarray, truth: np.ndarray) -> list[float]:
-    """Choose class offsets that maximise macro-recall on the development split."""
-    best, found = -1.0, [0.0, 0.0, 0.0]
-    grid = np.linspace(-0.6, 0.6, 13)
-    for negative in grid:
-        for positive in grid:
-            offsets = np.array([negative, 0.0, positive])
-            score = macro_recall((logits + offsets).argmax(1), truth)
-            score -= 0.002 * (abs(negative) + abs(positive))
-            if score > best:
-                best, found = score, [float(negative), 0.0, float(positive)]
-    return found
 
 
 def manifest_fields(result: dict[str, object]) -> tuple[dict[str, object], list[str]]:
