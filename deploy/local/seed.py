@@ -24,6 +24,7 @@ from training.generators.transactions import Transactions, recent_history
 TENANT = "default"
 BATCH = 500
 _BATCH_WITHIN_S = 60.0
+_APPLIED_WITHIN_S = 60.0
 
 
 class SeedError(Exception):
@@ -34,7 +35,7 @@ def event_of(payment: dict[str, Any]) -> dict[str, Any]:
     """Give a generated payment as the event that features ingests, with its arrival time."""
     return {
         "event_id": payment["transaction_id"],
-        "type": "payment",
+        "type": "card_transaction",
         "event_ms": payment["event_ms"],
         "arrival_ms": payment["event_ms"],
         "entities": {"card_id": payment["card_id"], "merchant_id": payment["merchant_id"]},
@@ -56,6 +57,7 @@ async def load(client: ServiceClient, history: Transactions) -> int:
     Raises:
         SeedError: a batch was refused.
     """
+    print(f"progress seed 0 {len(history)}", flush=True)
     done = 0
     for batch in batches(history):
         reply = await client.request(
@@ -73,6 +75,23 @@ async def load(client: ServiceClient, history: Transactions) -> int:
     return done
 
 
+async def wait_until_applied(client: ServiceClient) -> None:
+    """Wait until what is in the event log can be read as features.
+
+    Raises:
+        SeedError: the appliers are still behind after a minute.
+    """
+    deadline = time.monotonic() + _APPLIED_WITHIN_S
+    while time.monotonic() < deadline:
+        reply = await client.request(
+            "GET", "/features/freshness", tenant=TENANT, scopes=("features:read",)
+        )
+        if reply.status == 200 and reply.json()["lag_events"] == 0:
+            return
+        await asyncio.sleep(0.1)
+    raise SeedError(f"the features were not built within {_APPLIED_WITHIN_S:.0f} s")
+
+
 async def seed() -> int:
     """Generate and load; gives the number of payments."""
     client = ServiceClient(
@@ -82,7 +101,9 @@ async def seed() -> int:
     )
     history = recent_history(int(time.time() * 1000))
     try:
-        return await load(client, history)
+        count = await load(client, history)
+        await wait_until_applied(client)
+        return count
     finally:
         await client.close()
 

@@ -1,4 +1,4 @@
-"""Faults: Redis dead, audit away, inference killed; nothing answered is lost, nothing counts twice."""
+"""Faults: Redis dead, audit away, inference killed; nothing answered is lost or counted twice."""
 
 import os
 import signal
@@ -91,7 +91,7 @@ def test_while_audit_is_away_scoring_goes_on_and_every_event_arrives_once(state:
             assert eventually(all_arrived, 30)
             assert set(_records(client, asked).values()) == {1}
     finally:
-        if audit:
+        if audit is not None:
             _end(audit)
         assert suite.stop() == 0
 

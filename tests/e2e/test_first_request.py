@@ -56,7 +56,7 @@ def test_a_payment_that_is_ingested_makes_the_features_fresh(gateway: httpx2.Cli
 
     event = {
         "event_id": f"e2e-{uuid.uuid4()}",
-        "type": "payment",
+        "type": "card_transaction",
         "event_ms": int(time.time() * 1000),
         "entities": {"card_id": "card_00001234", "merchant_id": "merchant_12345"},
         "values": {"amount_minor": 4200},
