@@ -1,0 +1,1 @@
+"""What guardrails reaches over I/O: Redis, PostgreSQL, inference, secrets on disk."""

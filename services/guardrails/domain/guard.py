@@ -1,0 +1,260 @@
+"""The life of a check: look up, run the validators on what is missing, decide, remember.
+
+Equal texts of a call are computed once, and so are equal texts of concurrent calls. Verdicts are
+cached, edited texts are not: edits are applied again on every answer.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from libs.common.errors import InvalidInputError
+from libs.common.logging import get_logger
+from services.guardrails.domain import codec
+from services.guardrails.domain.decide import decide, judge
+from services.guardrails.domain.document import Document
+from services.guardrails.domain.operators import TenantKeys
+from services.guardrails.domain.policy import Policy, ValidatorRule
+from services.guardrails.domain.ports import PolicySource, Validator, VerdictCache
+from services.guardrails.domain.verdict import Decision, Detection, Status, Verdict
+
+log = get_logger()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a caller asks about some texts.
+
+    Attributes:
+        tenant: whose policy, keys and cache.
+        policy: `id`, `id@version`, or None for the tenant's active policy.
+        validators: only these of the policy; None means all.
+        ttl_s: lifetime of cached verdicts, 0 for no cache.
+        remaining_s: gives the seconds left until the caller's deadline, at most its argument.
+    """
+
+    tenant: str
+    policy: str | None = None
+    validators: tuple[str, ...] | None = None
+    ttl_s: int = 0
+    remaining_s: Callable[[float], float] = lambda most: most
+
+
+@dataclass(frozen=True)
+class Check:
+    """An ask with its policy resolved."""
+
+    tenant: str
+    policy: Policy
+    ttl_s: int
+    remaining_s: Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The policy that decided, and its decisions in the order of the texts."""
+
+    policy: Policy
+    decisions: list[Decision]
+
+
+class Guard:
+    """Checks texts with the validators it was given; holds no text between calls."""
+
+    def __init__(
+        self,
+        validators: Mapping[str, Validator],
+        cache: VerdictCache,
+        policies: PolicySource,
+        secret: bytes,
+        *,
+        observe: Callable[[Verdict, float], None] = lambda verdict, seconds: None,
+    ) -> None:
+        self.validators = dict(validators)
+        self.policies = policies
+        self._cache = cache
+        self._secret = secret
+        self._observe = observe
+        self._keys: dict[str, TenantKeys] = {}
+        self._running: dict[str, asyncio.Future[tuple[Verdict, ...]]] = {}
+
+    def keys(self, tenant: str) -> TenantKeys:
+        """Give the tenant's keys."""
+        keys = self._keys.get(tenant)
+        if keys is None:
+            keys = self._keys[tenant] = TenantKeys.derive(self._secret, tenant)
+        return keys
+
+    def digest(self, tenant: str, text: str) -> str:
+        """Give the keyed digest under which a text may appear in the audit log."""
+        return hmac.digest(self.keys(tenant).cache, b"text\x00" + text.encode(), "sha256").hex()
+
+    async def check(self, texts: Sequence[str], ask: Ask) -> Outcome:
+        """Decide about each text, in order.
+
+        Raises:
+            NotFoundError: no such policy.
+            InvalidInputError: the policy has no such validator.
+        """
+        check = await self._resolve(ask)
+        found, epoch = await self._recall(check, texts)
+        if check.ttl_s and epoch != self.policies.epoch(ask.tenant):
+            # Somebody published, or Redis forgot: read the policies again before answering.
+            await self.policies.refresh(ask.tenant, forced=epoch is not None)
+            if epoch is None:
+                await self._mirror(ask.tenant)
+            check = await self._resolve(ask)
+            found, _ = await self._recall(check, texts)
+        epoch = self.policies.epoch(ask.tenant)
+        unique = {self._cache_key(check, text): text for text in texts}
+        missing = {key: text for key, text in unique.items() if key not in found}
+        computed = await self._compute(check, missing)
+        if check.ttl_s and epoch is not None:
+            await self._remember(check, computed, epoch)
+        verdicts = {**found, **computed}
+        decisions = [self._decision(text, check, verdicts, found) for text in texts]
+        return Outcome(check.policy, decisions)
+
+    async def _mirror(self, tenant: str) -> None:
+        epoch = self.policies.epoch(tenant)
+        if epoch is not None:
+            await self._cache.mirror_epoch(tenant, epoch)
+
+    async def _resolve(self, ask: Ask) -> Check:
+        policy = await self.policies.resolve(ask.tenant, ask.policy)
+        if ask.validators is not None:
+            known = {rule.name for rule in policy.body.validators}
+            if not set(ask.validators) <= known:
+                raise InvalidInputError.field(
+                    "/validators", "names a validator that the policy does not have"
+                )
+            policy = policy.only(ask.validators)
+        return Check(ask.tenant, policy, ask.ttl_s, ask.remaining_s)
+
+    def _decision(
+        self,
+        text: str,
+        check: Check,
+        verdicts: Mapping[str, tuple[Verdict, ...]],
+        found: Mapping[str, object],
+    ) -> Decision:
+        key = self._cache_key(check, text)
+        keys = self.keys(check.tenant)
+        return decide(text, check.policy.body, verdicts[key], keys, cached=key in found)
+
+    def _cache_key(self, check: Check, text: str) -> str:
+        """HMAC over everything that the verdicts depend on."""
+        parts = [f"{check.policy.id}@{check.policy.version}"]
+        if check.policy.version == "draft":
+            parts.append(hashlib.sha256(check.policy.body.model_dump_json().encode()).hexdigest())
+        for rule in check.policy.body.validators:
+            validator = self.validators.get(rule.name)
+            parts.append(f"{rule.name}@{validator.version if validator else 'absent'}")
+        message = "|".join(parts).encode() + b"\x00" + text.encode()
+        return hmac.digest(self.keys(check.tenant).cache, message, "sha256").hex()
+
+    async def _recall(
+        self, check: Check, texts: Sequence[str]
+    ) -> tuple[dict[str, tuple[Verdict, ...]], int | None]:
+        """Read epoch and verdicts; a verdict counts only if it carries the epoch just read."""
+        if not check.ttl_s:
+            return {}, None
+        keys = list(dict.fromkeys(self._cache_key(check, text) for text in texts))
+        epoch, entries = await self._cache.get(check.tenant, keys)
+        found = {
+            key: codec.verdicts_from(entry["verdicts"])
+            for key, entry in zip(keys, entries, strict=True)
+            if entry is not None and epoch is not None and entry["epoch"] == epoch
+        }
+        return found, epoch
+
+    async def _remember(
+        self, check: Check, computed: Mapping[str, tuple[Verdict, ...]], epoch: int
+    ) -> None:
+        """Store what was computed whole; a timeout or an error is never remembered."""
+        entries = {
+            key: {"epoch": epoch, "verdicts": codec.verdicts_to(verdicts)}
+            for key, verdicts in computed.items()
+            if all(verdict.status in {Status.OK, Status.SKIPPED} for verdict in verdicts)
+        }
+        if entries:
+            await self._cache.put(check.tenant, entries, ttl_s=check.ttl_s, epoch=epoch)
+
+    async def _compute(
+        self, check: Check, texts: Mapping[str, str]
+    ) -> dict[str, tuple[Verdict, ...]]:
+        """Compute each text once, joining computations that already run."""
+        joined = {key: self._running[key] for key in texts if key in self._running}
+        own = [key for key in texts if key not in joined]
+        result: dict[str, tuple[Verdict, ...]] = {}
+        if own:
+            futures = {key: asyncio.get_running_loop().create_future() for key in own}
+            self._running.update(futures)
+            try:
+                rows = await self._run([texts[key] for key in own], check)
+                result = dict(zip(own, rows, strict=True))
+            finally:
+                for key, future in futures.items():
+                    del self._running[key]
+                    if key in result:
+                        future.set_result(result[key])
+                    else:
+                        future.cancel()
+        for key, future in joined.items():
+            try:
+                result[key] = await asyncio.shield(future)
+            except asyncio.CancelledError:
+                if not future.cancelled():
+                    raise
+                # The call that computed it went away; compute it here.
+                result.update(await self._compute(check, {key: texts[key]}))
+        return result
+
+    async def _run(self, texts: list[str], check: Check) -> list[tuple[Verdict, ...]]:
+        """Run all validators concurrently, each under its own deadline."""
+        documents = [Document(text) for text in texts]
+        rules = check.policy.body.validators
+        budget_s = check.remaining_s(check.policy.body.budget_ms / 1e3)
+        columns = await asyncio.gather(
+            *(self._run_one(rule, documents, budget_s) for rule in rules)
+        )
+        return [
+            tuple(
+                judge(text, rule, column[index], self._version(rule))
+                for rule, column in zip(rules, columns, strict=True)
+            )
+            for index, text in enumerate(texts)
+        ]
+
+    def _version(self, rule: ValidatorRule) -> str:
+        validator = self.validators.get(rule.name)
+        return validator.version if validator else ""
+
+    async def _run_one(
+        self, rule: ValidatorRule, documents: list[Document], budget_s: float
+    ) -> list[Detection]:
+        started = time.perf_counter()
+        detections = await self._detect(rule, documents, budget_s)
+        seconds = time.perf_counter() - started
+        for document, detection in zip(documents, detections, strict=True):
+            verdict = judge(document.text, rule, detection, self._version(rule))
+            self._observe(verdict, seconds)
+        return detections
+
+    async def _detect(
+        self, rule: ValidatorRule, documents: list[Document], budget_s: float
+    ) -> list[Detection]:
+        validator = self.validators.get(rule.name)
+        if validator is None:
+            return [Detection(status=Status.ERROR)] * len(documents)
+        try:
+            async with asyncio.timeout(min(rule.timeout_ms / 1e3, budget_s)):
+                return await validator.check(documents, rule)
+        except TimeoutError:
+            return [Detection(status=Status.TIMEOUT, version=validator.version)] * len(documents)
+        except Exception as error:  # a defect of one validator must not take the others along
+            log.error("validator failed", validator=rule.name, error_type=type(error).__name__)
+            return [Detection(status=Status.ERROR, version=validator.version)] * len(documents)

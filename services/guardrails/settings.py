@@ -1,0 +1,40 @@
+"""Settings of guardrails."""
+
+from typing import ClassVar
+
+from libs.common.settings import ServiceSettings, env
+
+
+class GuardrailsSettings(ServiceSettings):
+    """What guardrails reads beyond the shared settings."""
+
+    service: ClassVar[str] = "guardrails"
+
+    cache_default_ttl_s: int = env(
+        "CACHE_DEFAULT_TTL",
+        default=300,
+        ge=0,
+        le=86_400,
+        description="Seconds a verdict is remembered when the request does not say; 0 is never.",
+    )
+    text_chars_max: int = env(
+        "TEXT_CHARS_MAX",
+        default=262_144,
+        ge=1,
+        le=2_000_000,
+        description="Longest text of one check, in characters; longer ones use the stream.",
+    )
+    pattern_threads: int = env(
+        "PATTERN_THREADS",
+        default=2,
+        ge=1,
+        le=64,
+        description="Threads that match patterns over texts larger than 2 kB.",
+    )
+    max_concurrent_requests: int = env(
+        "MAX_CONCURRENT_REQUESTS",
+        default=100,
+        ge=1,
+        le=10_000,
+        description="Checks that run at once; a further one is answered 503 with Retry-After.",
+    )
