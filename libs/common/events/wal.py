@@ -283,7 +283,8 @@ class WriteAheadLog:
         try:
             start, seal = frames.read_header(data, self._secret)
         except UnreadableSegmentError as error:
-            intact = len(frames.scan(data, 0).frames)
+            # The header looks like a frame itself, so the search starts inside of it.
+            intact = len(frames.scan(data, len(frames.MAGIC) + 8).frames)
             if intact:
                 self._quarantine(path, Gap(number, intact, str(error)))
             else:  # died while making it: no record was promised
@@ -351,6 +352,7 @@ class WriteAheadLog:
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline:
+                    self._lock_file.close()
                     raise
                 time.sleep(0.05)
 
