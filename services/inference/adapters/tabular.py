@@ -14,7 +14,7 @@ from services.inference.adapters.xgboost_engine import TreeEngine
 from services.inference.domain.explain import ExplainerTooLargeError, TreeExplainer
 from services.inference.domain.model import Calibration, TabularModel
 from services.inference.domain.ports import Rows, Scores, TabularEngine
-from services.inference.domain.scoring import RiskBands
+from services.inference.domain.scoring import RiskBands, grouping_of
 from services.inference.domain.trees import TreeEnsemble, TreeFormatError, parse_xgboost
 
 FEATURE_SERVICES: dict[str, FeatureService] = {
@@ -50,8 +50,8 @@ def load_tabular(
     engine: TabularEngine
     try:
         calibration = Calibration.from_manifest(manifest.calibration)
-        if manifest.task == "fraud":
-            RiskBands.from_manifest(manifest.thresholds)
+        is_fraud = manifest.task == "fraud"
+        bands = RiskBands.from_manifest(manifest.thresholds) if is_fraud else None
         if use_onnx:
             engine = OnnxTabularEngine(_onnx_file(directory, manifest, onnx_path))
         elif ensemble is None:
@@ -70,6 +70,8 @@ def load_tabular(
         calibration=calibration,
         explainer=_explainer(ensemble),
         importance=_importance(ensemble, service),
+        bands=bands,
+        grouping=grouping_of(service),
     )
 
 

@@ -9,6 +9,7 @@ from libs.common.features.contract import FeatureService
 from libs.common.manifest import Manifest
 from services.inference.domain.explain import TreeExplainer
 from services.inference.domain.ports import Scores, TabularEngine
+from services.inference.domain.scoring import Grouping, RiskBands
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class TabularModel:
-    """One version, ready to serve; everything that changes its answer belongs to it."""
+    """One version, ready to serve; everything that changes its answer belongs to it.
+
+    Attributes:
+        explainer: None without native trees, or when its tables would be too large.
+        importance: share of the total gain by feature; empty without native trees.
+        bands: risk bands, of fraud models only.
+        grouping: explanation groups of the service's features.
+    """
 
     manifest: Manifest
     engine: TabularEngine
@@ -56,6 +64,8 @@ class TabularModel:
     calibration: Calibration
     explainer: TreeExplainer | None
     importance: dict[str, float]
+    bands: RiskBands | None
+    grouping: Grouping
 
     @property
     def name(self) -> str:

@@ -22,6 +22,8 @@ _ACTIONS: dict[RiskLevel, Action] = {
     "high": "challenge",
     "critical": "decline",
 }
+# Each explanation group with the positions of its features in the row.
+Grouping = list[tuple[str, list[tuple[int, Feature]]]]
 TOP_FACTORS_MAX = 3
 # Contributions below this (margin space, about a 1 % change of the odds) are no reason to act.
 _NOTABLE_MARGIN = 0.01
@@ -94,26 +96,34 @@ def action_for(level: RiskLevel, amount: float, *, is_blind: bool, review_amount
 
 
 def group_contributions(
-    service: FeatureService, row: NDArray[np.float32], contributions: NDArray[np.float64]
+    grouping: Grouping, row: NDArray[np.float32], contributions: NDArray[np.float64]
 ) -> list[GroupContribution]:
     """Sum contributions by group, largest rise of the score first.
 
     Args:
-        service: names and groups of the features.
+        grouping: groups of the features that the row holds.
         row: shape (features,), what the model read.
         contributions: shape (features,), margin space.
     """
-    members: dict[str, list[tuple[Feature, float, float]]] = {}
-    for feature, value, contribution in zip(
-        service.features, row.tolist(), contributions.tolist(), strict=True
-    ):
-        members.setdefault(feature.group, []).append((feature, value, contribution))
+    values, added = row.tolist(), contributions.tolist()
     groups = [
-        GroupContribution(group, sum(part[2] for part in parts), tuple(parts))
-        for group, parts in members.items()
+        GroupContribution(
+            group,
+            sum(added[position] for position, _ in members),
+            tuple((feature, values[position], added[position]) for position, feature in members),
+        )
+        for group, members in grouping
     ]
     groups.sort(key=lambda group: group.contribution, reverse=True)
     return groups
+
+
+def grouping_of(service: FeatureService) -> Grouping:
+    """Collect the groups of a service, once per loaded model."""
+    found: dict[str, list[tuple[int, Feature]]] = {}
+    for position, feature in enumerate(service.features):
+        found.setdefault(feature.group, []).append((position, feature))
+    return list(found.items())
 
 
 def top_factors(groups: Sequence[GroupContribution]) -> list[str]:

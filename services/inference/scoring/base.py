@@ -14,7 +14,6 @@ from libs.common.context import current
 from libs.common.errors import InvalidInputError
 from libs.common.events.envelope import Event, EventEmitter, event_for_request
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows, FeatureService
-from libs.common.ids import uuid7
 from libs.common.telemetry import get_telemetry
 from services.inference.dataplane import DataPlane
 from services.inference.domain.model import TabularModel
@@ -75,7 +74,6 @@ class ScorerBase:
             "model_version": model.model_version,
             "feature_freshness_sec": None if freshness is None else int(freshness),
             "request_id": current().request_id,
-            "prediction_id": uuid7(),
             "model_arm": "stable",
             "features_missing": rows.missing[index],
             "features_stale": rows.stale[index],
@@ -123,11 +121,13 @@ def prediction_event(
     index: int,
     *,
     data_subject: str,
-    prediction_id: str,
     status: str,
     details: Mapping[str, Any],
 ) -> Event:
-    """Build the event of one answer or one failure (CONTRACTS section 5)."""
+    """Build the event of one answer or one failure (CONTRACTS section 5).
+
+    Its id is the prediction's id, so that an answer leads straight to its record.
+    """
     data: dict[str, Any] = {
         "route": origin.endpoint,
         "model": model.name,
@@ -135,15 +135,16 @@ def prediction_event(
         "version": model.version,
         "arm": "stable",
         "status": status,
-        "prediction_id": prediction_id,
         **details,
     }
     if origin.batch_id is not None:
         data["batch_id"] = origin.batch_id
         data["index"] = origin.indexes[index]
-    return event_for_request(
+    event = event_for_request(
         "prediction.made", "inference", "standard", data, data_subject=data_subject
     )
+    data["prediction_id"] = event.id
+    return event
 
 
 def feature_facts(rows: FeatureRows, index: int, used: int) -> dict[str, Any]:

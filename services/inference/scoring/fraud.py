@@ -7,12 +7,10 @@ from typing import Any
 from libs.common.errors import ServiceError
 from libs.common.events.envelope import Event, EventEmitter
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows
-from libs.common.ids import uuid7
 from services.inference.dataplane import DataPlane, TabularAnswer
 from services.inference.domain.model import TabularModel
 from services.inference.domain.scoring import (
     GroupContribution,
-    RiskBands,
     action_for,
     confidence_of,
     group_contributions,
@@ -87,7 +85,8 @@ class FraudScorer(ScorerBase):
         """Decide, explain and describe one row."""
         score = float(answer.scores[index])
         self._metrics.prediction_scores.labels(model.name, model.version).observe(score)
-        level = RiskBands.from_manifest(model.manifest.thresholds).level(score)
+        assert model.bands is not None, "a fraud model is not loaded without its bands"
+        level = model.bands.level(score)
         blind = is_blind(rows)
         explain_started = time.perf_counter()
         base, groups = self._explain(model, rows, index)
@@ -136,10 +135,10 @@ class FraudScorer(ScorerBase):
             origin,
             index,
             data_subject=item.card_id,
-            prediction_id=common["prediction_id"],
             status="degraded" if common["degraded"] else "ok",
             details=details,
         )
+        body["prediction_id"] = event.id
         return body, event
 
     def _explain(
@@ -150,7 +149,7 @@ class FraudScorer(ScorerBase):
             return 0.0, []
         started = time.perf_counter()
         row = rows.matrix[index]
-        groups = group_contributions(model.service, row, model.explainer.contributions(row))
+        groups = group_contributions(model.grouping, row, model.explainer.contributions(row))
         self._metrics.explanation.labels(model.name).observe(time.perf_counter() - started)
         return model.explainer.base_value, groups
 
@@ -208,7 +207,6 @@ def _failures(
             origin,
             index,
             data_subject=item.card_id,
-            prediction_id=uuid7(),
             status="failed",
             details={"reason": reason, "input_digest": input_digest(rows, index)},
         )

@@ -7,7 +7,6 @@ from typing import Any
 from libs.common.errors import ServiceError
 from libs.common.events.envelope import Event
 from libs.common.features.contract import FeatureRequest, FeatureRows
-from libs.common.ids import uuid7
 from services.inference.dataplane import TabularAnswer
 from services.inference.domain.model import TabularModel
 from services.inference.domain.personalization import (
@@ -114,10 +113,10 @@ class PersonalizationScorer(ScorerBase):
             origin,
             index,
             data_subject=item.user_id,
-            prediction_id=common["prediction_id"],
             status="degraded" if common["degraded"] else "ok",
             details=details,
         )
+        body["prediction_id"] = event.id
         return body, event
 
 
@@ -147,7 +146,6 @@ def _failures(
             origin,
             index,
             data_subject=item.user_id,
-            prediction_id=uuid7(),
             status="failed",
             details={"reason": reason, "input_digest": input_digest(rows, index)},
         )

@@ -130,7 +130,7 @@ async def test_each_answer_leaves_one_event_that_the_registry_accepts(client, ev
     assert document["tenant"] == "default"
     assert document["data"]["score"] == body["fraud_score"]
     assert document["data"]["decision"] == body["recommended_action"]
-    assert document["data"]["prediction_id"] == body["prediction_id"]
+    assert document["data"]["prediction_id"] == document["id"] == body["prediction_id"]
     assert document["data"]["transaction_id"] == "tx-1"
     assert document["data"]["status"] == "ok"
     assert "card_00001234" not in json.dumps(document["data"])

@@ -11,6 +11,7 @@ from services.inference.domain.scoring import (
     action_for,
     confidence_of,
     group_contributions,
+    grouping_of,
     sentence,
     top_factors,
 )
@@ -72,7 +73,7 @@ def test_factors_are_groups_that_raise_and_the_sentence_names_their_strongest_fe
     contributions[names.index("card_count_1h")] = 0.2
     contributions[names.index("card_count_1d")] = 0.9
     contributions[names.index("amount")] = -0.5
-    groups = group_contributions(FRAUD_V1, row, contributions)
+    groups = group_contributions(grouping_of(FRAUD_V1), row, contributions)
     assert top_factors(groups) == ["velocity_check"]
     text = sentence("high", 0.712, groups, missing=["merchant:count_1d"], is_blind=False)
     assert text == (
