@@ -9,6 +9,7 @@ from libs.common.app import ServiceApp
 from libs.common.app import create_app as create_service_app
 from libs.common.platform import Platform
 from services.audit.adapters.checkpoints import Checkpointer
+from services.audit.adapters.erasures import Erasures
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader
 from services.audit.adapters.sequencer import Sequencer, running
@@ -36,6 +37,7 @@ def create_app(settings: AuditSettings) -> ServiceApp:
             sequencer=sequencer,
             reader=reader,
             checkpoints=checkpoints,
+            erasures=Erasures(postgres, subjects, platform.events),
             metrics=AuditMetrics(platform.registry),
         )
         async with running(sequencer):

@@ -13,7 +13,7 @@ from services.audit.domain.cursor import decode_cursor, encode_cursor
 from services.audit.domain.events import Accepted, accept
 from services.audit.domain.leaf import rfc3339
 from services.audit.errors import NoSuchEventError
-from services.audit.schemas import EntriesQuery, EventQuery
+from services.audit.schemas import EntriesQuery, ErasureRequest, EventQuery
 from services.audit.state import AuditState
 
 router = APIRouter(tags=["audit"])
@@ -103,6 +103,8 @@ async def search(request: Request, query: Annotated[EventQuery, Query()]) -> Res
         )
     )
     page = items[: query.limit]
+    for item in page:
+        hide_seals(item)
     more = len(items) > len(page)
     cursor = encode_cursor(page[-1]["index"], state.keys.index) if more else None
     return answer({"items": page, "next": cursor})
@@ -112,7 +114,18 @@ async def search(request: Request, query: Annotated[EventQuery, Query()]) -> Res
 async def one_event(request: Request, event_id: str) -> Response:
     """Give one event of the caller's tenant."""
     item = await find_event(request, event_id)
+    if caller_of().may("audit:personal"):
+        item = await state_of(request).unsealed(item)
+    else:
+        hide_seals(item)
     return answer(item)
+
+
+def hide_seals(item: dict[str, Any]) -> None:
+    """Show a data subject as its pseudonym."""
+    subject = item.get("data_subject")
+    if isinstance(subject, dict):
+        item["data_subject"] = {"pseudonym": subject["pseudonym"]}
 
 
 async def find_event(request: Request, event_id: str) -> dict[str, Any]:
@@ -130,6 +143,19 @@ async def find_event(request: Request, event_id: str) -> dict[str, Any]:
             hint="Events arrive within a second or two of the answer that they describe.",
         )
     return item
+
+
+@router.post("/v1/audit/erasures", summary="Destroy the key of a data subject")
+async def erase(request: Request, body: ErasureRequest) -> Response:
+    """Erase a data subject of the caller's tenant; proofs stay valid."""
+    erasure = await state_of(request).erasures.erase(caller_of().tenant, body.data_subject)
+    return answer(
+        {
+            "pseudonym": erasure.pseudonym,
+            "events": erasure.events,
+            "status": "erased" if erasure.was_erased_now else "already_erased",
+        }
+    )
 
 
 @router.get("/v1/audit/log/entries", summary="Read the log by index")

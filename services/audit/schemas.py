@@ -34,6 +34,14 @@ class EventQuery(BaseModel):
     until: Moment | None = None
 
 
+class ErasureRequest(BaseModel):
+    """Body of `POST /v1/audit/erasures`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    data_subject: Word
+
+
 class EntriesQuery(BaseModel):
     """Range of `GET /v1/audit/log/entries`."""
 

@@ -1,15 +1,17 @@
 """What routes find under `request.state.audit`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
 from libs.common.postgres import Postgres
 from services.audit.adapters.checkpoints import Checkpointer
+from services.audit.adapters.erasures import Erasures
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader
 from services.audit.adapters.sequencer import Sequencer
-from services.audit.adapters.subjects import SubjectKeys
+from services.audit.adapters.subjects import SubjectKeys, unsealed
 
 
 class AuditMetrics:
@@ -34,7 +36,17 @@ class AuditState:
     sequencer: Sequencer
     reader: LogReader
     checkpoints: Checkpointer
+    erasures: Erasures
     metrics: AuditMetrics
+
+    async def unsealed(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Give an event with its personal fields readable, or `erased`."""
+        subject = item.get("data_subject")
+        if not isinstance(subject, dict):
+            return item
+        async with self.postgres.connection() as connection:
+            keys = await self.subjects.by_pseudonym(connection, subject["pseudonym"])
+        return unsealed(item, keys)
 
     async def pseudonym_of(self, tenant: str, data_subject: str) -> str | None:
         """Give the pseudonym of a data subject, None when the log never met it."""

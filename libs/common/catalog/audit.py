@@ -39,6 +39,14 @@ AUDIT = Service(
             retry_safe=True,
         ),
         Route(
+            "POST",
+            "/v1/audit/erasures",
+            "audit:erase",
+            "Destroy the key of a data subject",
+            lane="admin",
+            retry_safe=True,
+        ),
+        Route(
             "GET",
             LOG_ENTRIES_PATH,
             "audit:tail",

@@ -175,12 +175,8 @@ class LogReader:
 
 
 def _item(index: int, ingested_at: datetime, body: bytes | None) -> dict[str, Any]:
-    """Shape one event for a reader; a data subject appears as its pseudonym."""
+    """Shape one event; personal fields are still sealed."""
     item: dict[str, Any] = {"index": index, "ingested_at": rfc3339(ingested_at)}
     if body is None:
         return {**item, "pruned": True}
-    document = orjson.loads(body)
-    subject = document.get("data_subject")
-    if isinstance(subject, dict):
-        document["data_subject"] = {"pseudonym": subject["pseudonym"]}
-    return {**document, **item}
+    return {**orjson.loads(body), **item}

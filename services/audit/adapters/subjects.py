@@ -8,7 +8,7 @@ pseudonymous personal data (EDPB 02/2025).
 import base64
 import hmac
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ class SubjectKeys:
         message = orjson.dumps(["actor", tenant, principal])
         return hmac.digest(self._keys.index, message, "sha256")[:16].hex()
 
+    @staticmethod
+    def new_pseudonym() -> str:
+        """Give a random name for a data subject."""
+        return os.urandom(16).hex()
+
     async def load(
         self, connection: Any, events: Iterable[Accepted]
     ) -> dict[tuple[str, str], Subject]:
@@ -69,7 +74,7 @@ class SubjectKeys:
         missing = [(key, who) for key, who in wanted.items() if who not in found]
         records = []
         for key, who in missing:
-            subject = Subject(os.urandom(16).hex(), AESGCM.generate_key(256))
+            subject = Subject(self.new_pseudonym(), AESGCM.generate_key(256))
             found[who] = subject
             wrapped = self._wrap(subject)
             records.append((key, who[0], subject.pseudonym, wrapped, self._keys.kek_id))
@@ -80,6 +85,13 @@ class SubjectKeys:
                 columns=("subject_hmac", "tenant", "pseudonym", "wrapped_dek", "kek_id"),
             )
         return found
+
+    async def by_pseudonym(self, connection: Any, pseudonym: str) -> Subject:
+        """Give the subject that the log knows under a pseudonym; without a key once erased."""
+        wrapped = await connection.fetchval(
+            "SELECT wrapped_dek FROM subject_key WHERE pseudonym = $1", pseudonym
+        )
+        return Subject(pseudonym, self._unwrap(wrapped, pseudonym))
 
     def _wrap(self, subject: Subject) -> bytes:
         nonce = os.urandom(12)
@@ -124,12 +136,25 @@ def _seal(subject: Subject, event_id: str, path: str, value: object) -> str:
     return base64.b64encode(nonce + sealed).decode()
 
 
-def open_sealed(subject: Subject, event_id: str, path: str, sealed: str) -> Any:
-    """Open one sealed field.
+def unsealed(document: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
+    """Give a stored document with its personal fields readable, or `erased`.
 
     Raises:
-        cryptography.exceptions.InvalidTag: moved from another event or field, or altered.
+        cryptography.exceptions.InvalidTag: a field was moved from elsewhere, or altered.
     """
+    shown, event_id = dict(document), str(document["id"])
+    sealed = document["data_subject"]["sealed"]
+    shown["data_subject"] = _open(subject, event_id, "/data_subject", sealed)
+    shown["data"] = {
+        name: _open(subject, event_id, f"/data/{name}", value["sealed"])
+        if isinstance(value, dict) and value.keys() == {"sealed"}
+        else value
+        for name, value in document["data"].items()
+    }
+    return shown
+
+
+def _open(subject: Subject, event_id: str, path: str, sealed: str) -> Any:
     if subject.dek is None or sealed == ERASED:
         return ERASED
     data = base64.b64decode(sealed)

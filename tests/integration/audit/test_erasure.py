@@ -1,0 +1,109 @@
+"""Erasure: no plaintext is left, proofs still verify, late events carry nothing."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from services.audit.domain.note import VerifierKey
+from services.audit.domain.proof import ProofFile
+from tests.integration.audit.process import AuditProcess, deliver, prediction
+from tests.integration.audit.test_log import verify
+
+pytestmark = pytest.mark.anyio
+MARKER = "card:planted-4711"
+
+
+@pytest.fixture
+def audit(state_dir: Path, clean_postgres: str) -> Iterator[AuditProcess]:
+    process = AuditProcess(state_dir, clean_postgres)
+    process.start()
+    yield process
+    process.kill()
+
+
+async def _call(client, method, path, json=None, scopes=("audit:read",)):
+    return await client.request(method, path, json=json, tenant="default", scopes=scopes)
+
+
+async def _rows_with(url: str, marker: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    tables = await connection.fetch(
+        "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables "
+        "WHERE schemaname = 'audit'"
+    )
+    found = []
+    for table in tables:
+        # bytea shows as hex in text, hence both forms.
+        rows = await connection.fetch(
+            f"SELECT 1 FROM {table['name']} t WHERE t::text LIKE $1 OR t::text LIKE $2",
+            f"%{marker}%",
+            f"%{marker.encode().hex()}%",
+        )
+        found += [table["name"]] * len(rows)
+    await connection.close()
+    return found
+
+
+async def test_after_erasure_nothing_is_readable_and_old_proofs_verify(audit, clean_postgres):
+    client = audit.client("gateway")
+    emitter = audit.client("inference")
+    event = prediction(1, data_subject=MARKER)
+    await deliver(emitter, [event, prediction(2, data_subject="card:other")])
+    path = f"/v1/audit/events/{event.id}"
+    personal = ("audit:read", "audit:personal")
+    assert (await _call(client, "GET", path, scopes=personal)).json()["data_subject"] == MARKER
+    plain = (await _call(client, "GET", path)).json()
+    assert set(plain["data_subject"]) == {"pseudonym"}
+    assert await _rows_with(clean_postgres, MARKER) == []
+
+    deadline = time.monotonic() + 10
+    while (before := await _call(client, "GET", f"{path}/proof")).status != 200:
+        assert time.monotonic() < deadline
+
+    body = {"data_subject": MARKER}
+    refused = await _call(client, "POST", "/v1/audit/erasures", body)
+    assert refused.status == 403
+    done = await _call(client, "POST", "/v1/audit/erasures", body, ("audit:erase",))
+    assert done.status == 200, done.body
+    assert done.json() == {
+        "pseudonym": plain["data_subject"]["pseudonym"],
+        "events": 1,
+        "status": "erased",
+    }
+    again = await _call(client, "POST", "/v1/audit/erasures", body, ("audit:erase",))
+    assert again.json()["status"] == "already_erased"
+
+    late = prediction(3, data_subject=MARKER)
+    await deliver(emitter, [late])
+    for event_id in (event.id, late.id):
+        shown = await _call(client, "GET", f"/v1/audit/events/{event_id}", scopes=personal)
+        assert shown.json()["data_subject"] == "erased"
+    connection = await asyncpg.connect(clean_postgres)
+    keys = await connection.fetch("SELECT wrapped_dek IS NULL AS gone FROM audit.subject_key")
+    await connection.close()
+    assert sorted(row["gone"] for row in keys) == [False, True]
+
+    leaf = (await _call(client, "GET", f"{path}/leaf")).body
+    key = VerifierKey.parse((await _call(client, "GET", "/v1/audit/status")).json()["verifier_key"])
+    ProofFile.parse(before.body.decode()).verify(leaf, key, verify)
+    while True:
+        query = "/v1/audit/events?type=data_subject.erased"
+        items = (await _call(client, "GET", query)).json()["items"]
+        if items:
+            break
+        assert time.monotonic() < deadline + 10, "the erasure is not on record"
+    assert len(items) == 1
+    assert items[0]["data"]["pseudonym"] == plain["data_subject"]["pseudonym"]
+    await client.close()
+    await emitter.close()
+
+
+async def test_a_wrong_erasure_is_refused_by_field(audit):
+    client = audit.client("gateway")
+    for body in ({}, {"data_subject": ""}, {"data_subject": 7}, {"data_subject": "a", "x": 1}):
+        reply = await _call(client, "POST", "/v1/audit/erasures", body, ("audit:erase",))
+        assert reply.status == 422, body
+    await client.close()
