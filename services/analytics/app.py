@@ -11,17 +11,28 @@ from libs.common import app as common
 from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
 from services.analytics.adapters.audit_log import AuditLogReader
+from services.analytics.adapters.gemini import GeminiWriter
+from services.analytics.adapters.quota import Quota
+from services.analytics.adapters.report_cache import ReportCache
 from services.analytics.adapters.rollups import RollupStore
 from services.analytics.adapters.tail import Tailer, TailMetrics
+from services.analytics.adapters.thresholds import ThresholdStore
+from services.analytics.reports import ReportMetrics, Reports
 from services.analytics.routes import router
 from services.analytics.service import Analytics
 from services.analytics.settings import AnalyticsSettings
+
+# The lock is renewed every third of this; a holder that died frees it within it.
+LOCK_TTL_S = 15.0
+# Four attempts of ten seconds and their waits end before this; then losers get the rules' report.
+LOCK_WAIT_S_MAX = 60.0
 
 
 class State(TypedDict):
     """What routes find under `request.state`."""
 
     analytics: Analytics
+    reports: Reports
 
 
 def create_app(
@@ -45,13 +56,29 @@ def create_app(
             batch=settings.tail_batch,
             poll_s=settings.tail_poll_s,
         )
+        thresholds = ThresholdStore(platform.postgres, platform.events)
+        metrics = ReportMetrics(platform.registry)
+        quota = Quota(platform.redis, limit=settings.gemini_rate_limit, replicas=settings.replicas)
+        writer = GeminiWriter(
+            settings,
+            quota,
+            on_attempt=lambda outcome: metrics.attempts.labels(outcome).inc(),
+            on_tokens=lambda kind, count: metrics.tokens.labels(kind).inc(count),
+        )
+        cache = ReportCache(platform.redis, lock_ttl_s=LOCK_TTL_S, wait_s_max=LOCK_WAIT_S_MAX)
+        reports = Reports(settings, store, thresholds, writer, cache, metrics)
         platform.health.add_check("log_tail", tailer.health)
         following = asyncio.create_task(tailer.run())
         try:
-            yield State(analytics=Analytics(store, started_at=datetime.now(UTC)))
+            yield State(
+                analytics=Analytics(store, thresholds, started_at=datetime.now(UTC)),
+                reports=reports,
+            )
         finally:
             following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await following
+            await cache.close()
+            await writer.close()
 
     return common.create_app("analytics", settings, lifespan, v1_routers=[router], events=events)

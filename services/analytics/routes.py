@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 
 from libs.common.context import current
 from services.analytics import schemas
+from services.analytics.reports import Reports
 from services.analytics.service import Analytics
 
 router = APIRouter(tags=["analytics"])
@@ -31,3 +32,27 @@ async def count(request: Request) -> schemas.Count:
 async def aggregated(request: Request, body: schemas.AggregatedRequest) -> schemas.Aggregated:
     """Give totals, latencies, confidence, distributions and a status for a window."""
     return await _service(request).aggregated(_tenant(), body, datetime.now(UTC))
+
+
+@router.get("/metrics/thresholds", summary="Alert thresholds")
+async def thresholds(request: Request) -> schemas.ThresholdsView:
+    """Give the limits in force for the tenant."""
+    return await _service(request).thresholds(_tenant())
+
+
+@router.put("/metrics/thresholds", summary="Change alert thresholds")
+async def change_thresholds(
+    request: Request, body: schemas.ThresholdsRequest
+) -> schemas.ThresholdsView:
+    """Change some limits; the change is a new version and an audit event."""
+    caller = current().caller
+    by = caller.principal if caller else ""
+    return await _service(request).change_thresholds(_tenant(), body, by=by)
+
+
+@router.post("/analyze/performance", summary="Written analysis")
+async def analyze(request: Request, body: schemas.AnalyzeRequest) -> schemas.Report:
+    """Explain the last closed window against the one before, by Gemini or by rules."""
+    reports: Reports = request.state.reports
+    answer = await reports.analyze(_tenant(), body, datetime.now(UTC))
+    return schemas.Report.model_validate(answer)

@@ -1,7 +1,7 @@
 """Wire models of analytics; absent figures are null, never zero and never NaN."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
 
@@ -171,7 +171,15 @@ class ThresholdsRequest(_Request):
 class ThresholdsView(BaseModel):
     """The limits in force; `version` 0 are the defaults, nothing was ever changed."""
 
-    model_config = ConfigDict(extra="allow")
+    min_confidence_warning: float
+    min_confidence_critical: float
+    max_inference_time_warning_ms: float
+    max_inference_time_critical_ms: float
+    max_error_rate_warning: float
+    max_error_rate_critical: float
+    latency_change_ratio: float
+    traffic_drop_ratio: float
+    samples_min: int
     version: int
     changed_at: datetime | None
     changed_by: str | None
@@ -183,3 +191,63 @@ class AnalyzeRequest(_Request):
     time_window_minutes: WindowMinutes = 60
     model: Name | None = None
     release: Name | None = None
+
+
+class IssueView(BaseModel):
+    """Something wrong, with the ids of the facts that show it."""
+
+    title: str
+    severity: Severity
+    evidence: list[str]
+
+
+class FactView(BaseModel):
+    """One figure that the report rests on."""
+
+    id: str
+    metric: str
+    model: str | None
+    value: float | None
+    unit: str
+    previous: float | None
+    limit: float | None
+    n: int
+    status: Literal["ok", "breached", "insufficient_data"]
+    severity: Severity | None
+    kind: Literal["absolute", "change"] | None
+
+
+class ReportWindow(BaseModel):
+    """The closed window that was analysed, `[start, end)`."""
+
+    start: datetime
+    end: datetime
+    minutes: int
+
+
+class CacheUse(BaseModel):
+    """Whether the report was there already, and how old it is."""
+
+    hit: bool
+    age_s: float
+
+
+class Report(BaseModel):
+    """A written analysis; every figure in its prose is one of its facts."""
+
+    summary: str
+    severity: Severity
+    identified_issues: list[IssueView]
+    root_cause_hypothesis: str | None
+    recommendations: list[str]
+    confidence_score: float
+    generated_at: datetime
+    metrics_analyzed: dict[str, Any]
+    facts: list[FactView]
+    generated_by: Literal["gemini", "rules"]
+    fallback_reason: str | None = None
+    model_version: str | None = None
+    prompt_version: str
+    thresholds_version: str
+    window: ReportWindow
+    cache: CacheUse

@@ -31,7 +31,6 @@ ANALYTICS = Service(
             "/metrics/thresholds",
             "metrics:read",
             "Alert thresholds",
-            "planned",
             also_v1=True,
         ),
         Route(
@@ -39,7 +38,6 @@ ANALYTICS = Service(
             "/metrics/thresholds",
             "metrics:write",
             "Change alert thresholds",
-            "planned",
             lane="admin",
             also_v1=True,
         ),
@@ -48,7 +46,6 @@ ANALYTICS = Service(
             "/analyze/performance",
             "analytics:read",
             "Written analysis",
-            "planned",
             deadline_ms=12_000,
             also_v1=True,
         ),

@@ -48,6 +48,11 @@ class Aggregate:
         asked = self.sums.features_used + self.sums.features_missing
         return ratio(self.sums.features_missing, asked)
 
+    @property
+    def blocked(self) -> int:
+        """How many verdicts blocked."""
+        return self.categories.get("action", Counter())["block"]
+
     def quantiles(self, metric: str, shares: Iterable[float]) -> list[float | None]:
         """Estimate quantiles of a metric within 1 %; latency stays within its exact bounds."""
         found = quantiles(self.histograms.get(metric, {}), shares)

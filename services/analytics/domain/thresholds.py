@@ -138,14 +138,33 @@ def _changes(current: Aggregate, previous: Aggregate, limits: Thresholds) -> lis
         found.append(
             Breach("latency_p95_ms", "change", now, limit, "medium", current.sums.latency_n)
         )
-    if current.error_rate is not None and previous.error_rate is not None:
-        limit = previous.error_rate + CHANGE_Z_MIN * _pooled_error(current, previous)
-        if current.error_rate > limit:
-            found.append(Breach("error_rate", "change", current.error_rate, limit, "medium", n))
+    for metric in ("error_rate", "missing_features_rate", "block_rate"):
+        found += _rate_change(metric, _rate(metric, current), _rate(metric, previous), limits)
     return found
 
 
-def _pooled_error(a: Aggregate, b: Aggregate) -> float:
-    """Standard error of a difference of two rates under no difference."""
-    pooled = (a.sums.errors + b.sums.errors) / (a.requests + b.requests)
-    return math.sqrt(pooled * (1 - pooled) * (1 / a.requests + 1 / b.requests))
+def _rate(metric: str, figures: Aggregate) -> tuple[int, int]:
+    """Give (hits, trials) of a rate."""
+    sums = figures.sums
+    if metric == "missing_features_rate":
+        return sums.features_missing, sums.features_used + sums.features_missing
+    if metric == "block_rate":
+        return figures.blocked, sum(figures.counts("action").values())
+    return sums.errors, sums.n
+
+
+def _rate_change(
+    metric: str, current: tuple[int, int], previous: tuple[int, int], limits: Thresholds
+) -> list[Breach]:
+    """Two-proportion z test, one-sided, pooled; needs `samples_min` trials on both sides.
+
+    The limit shown is the previous rate plus `CHANGE_Z_MIN` standard errors.
+    """
+    (hits, n), (hits_before, m) = current, previous
+    if n < limits.samples_min or m < limits.samples_min:
+        return []
+    pooled = (hits + hits_before) / (n + m)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    limit = hits_before / m + CHANGE_Z_MIN * error
+    rate = hits / n
+    return [Breach(metric, "change", rate, limit, "medium", n)] if rate > limit else []
