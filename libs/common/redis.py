@@ -34,7 +34,8 @@ def create_redis(dsn: str, *, timeout_s: float = 0.05, connections_max: int = 32
         protocol=2,
         decode_responses=False,
     )
-    return redis_asyncio.Redis(connection_pool=pool)
+    # `from_pool` owns the pool, so that closing the client closes its connections.
+    return redis_asyncio.Redis.from_pool(pool)
 
 
 def tag(tenant: str, *parts: str) -> str:
