@@ -45,6 +45,8 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(settings.shutdown_s) or 1,
             server_header=False,
+            # uvicorn would believe X-Forwarded-For from loopback; only the gateway decides on it.
+            proxy_headers=False,
             date_header=False,
             backlog=2048,
         )

@@ -41,6 +41,7 @@ class FakeUpstream:
     connections_total: int = 0
     port: int = 0
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -52,6 +53,9 @@ class FakeUpstream:
         self.connections_open += 1
         self.connections_total += 1
         self.writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         try:
             while True:
                 request = await _read_request(reader)
@@ -63,9 +67,12 @@ class FakeUpstream:
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
             return
+        except asyncio.CancelledError:
+            return  # asyncio.streams reports a cancelled handler as an error in 3.11
         finally:
             self.connections_open -= 1
             self.writers.discard(writer)
+            self.tasks.discard(task)
             with suppress(ConnectionError, RuntimeError):
                 writer.close()
 
@@ -132,3 +139,6 @@ async def fake_upstream(answer: Answer = echo) -> AsyncIterator[FakeUpstream]:
         server.close()
         for writer in list(upstream.writers):
             writer.close()
+        for task in list(upstream.tasks):
+            task.cancel()
+        await asyncio.gather(*upstream.tasks, return_exceptions=True)

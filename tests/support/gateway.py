@@ -1,7 +1,7 @@
 """A whole gateway in this process: real uvicorn, PostgreSQL and Redis, fake services behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,13 @@ from services.gateway.settings import GatewaySettings
 from tests.support.fake_upstream import Answer, FakeUpstream, echo, fake_upstream
 
 SERVICES_BEHIND = ("inference", "guardrails", "features", "analytics", "audit")
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = 5.0) -> None:
+    """Poll until `check` is true, at most `timeout_s` seconds."""
+    async with asyncio.timeout(timeout_s):
+        while not await check():  # noqa: ASYNC110 - what is awaited offers no event
+            await asyncio.sleep(0.01)
 
 
 class Recorder:
@@ -94,14 +101,20 @@ async def running_gateway(
         app = create_app(settings, events=recorder)
         server = uvicorn.Server(
             uvicorn.Config(
-                app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1
+                app,
+                host="127.0.0.1",
+                port=0,
+                log_config=None,
+                timeout_graceful_shutdown=1,
+                server_header=False,
+                proxy_headers=False,
             )
         )
         task = asyncio.create_task(server.serve())
         async with asyncio.timeout(10):
             while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
                 await asyncio.sleep(0.01)
-            while "schema" in app.platform.health.readiness().get("reasons", {}):
+            while "schema" in app.platform.health.readiness().get("reasons", {}):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         session = await stack.enter_async_context(aiohttp.ClientSession())

@@ -96,7 +96,7 @@ class Edge:
                 log.warning("answer cut", route=exchange.template, reason=error.problem_code)
                 mark_failed(span, error.problem_code)
                 exchange.status = error.status
-                raise
+                return  # the server closes a connection whose answer is not complete
             await exchange.refuse(error)
         except Exception:
             log.exception("unhandled error", route=exchange.template)

@@ -1,6 +1,5 @@
 """The gateway end to end over real sockets and stores: keys, proxying, refusals."""
 
-import asyncio
 import io
 import stat
 from collections.abc import AsyncIterator
@@ -11,7 +10,7 @@ import pytest
 from libs.common.identity import IDENTITY_HEADER, Verifier
 from services.gateway.bootstrap import ensure_demo_key
 from services.gateway.settings import GatewaySettings
-from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.gateway import RunningGateway, eventually, running_gateway
 
 pytestmark = pytest.mark.anyio
 SCORE = {"card_id": "card_00000001", "transaction_amount": 12.5}
@@ -186,12 +185,11 @@ async def test_the_demo_key_is_private_and_survives_a_rerun(
 async def test_health_names_the_services_and_readiness_follows_the_schema(
     gateway: RunningGateway,
 ) -> None:
-    async with asyncio.timeout(5):
-        while True:
-            _, body, _ = await gateway.call("GET", "/health", key=None)
-            if body["status"] == "ok":
-                break
-            await asyncio.sleep(0.05)
+    async def is_ok() -> bool:
+        return bool((await gateway.call("GET", "/health", key=None))[1]["status"] == "ok")
+
+    await eventually(is_ok)
+    _, body, _ = await gateway.call("GET", "/health", key=None)
     assert {"inference", "guardrails", "features", "analytics", "audit"} <= set(body["components"])
     assert body["components"]["audit"]["version"] == "9.9.9"
     assert (await gateway.call("GET", "/readyz", key=None))[0] == 200
