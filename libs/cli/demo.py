@@ -17,7 +17,7 @@ import aiohttp
 
 from libs.cli.payments import Payment
 
-CHUNK = 16
+CHUNK = 8
 _HISTORY_BATCH = 500
 _AUDIT_WITHIN_S = 15.0
 _PAGE = 100

@@ -78,22 +78,25 @@ def _history_and_day(
     day = [payment for payment in payments if payment.event_ms > day_starts_ms][:limit]
     if not day:
         raise DataError("There is no payment on that day.")
-    cards = {payment.card_id for payment in day}
+    # Each replay has cards and payments of its own, so that the same day gives the same decisions
+    # however often it is replayed.
+    run = now_ms // 1000 % 100_000
+    cards = {
+        card_id: f"card_{run:05d}{number:03d}"
+        for number, card_id in enumerate(sorted({payment.card_id for payment in day}))
+    }
     shift = now_ms - day[-1].event_ms
-    history = [
-        replace(payment, event_ms=payment.event_ms + shift)
-        for payment in payments
-        if payment.event_ms <= day_starts_ms and payment.card_id in cards
-    ]
-    # A payment that is replayed again is another payment; history is loaded once.
-    return history, [
-        replace(
+
+    def renamed(payment: Payment) -> Payment:
+        return replace(
             payment,
             event_ms=payment.event_ms + shift,
-            transaction_id=f"{payment.transaction_id}-{now_ms}",
+            card_id=cards[payment.card_id],
+            transaction_id=f"{payment.transaction_id}-{run}",
         )
-        for payment in day
-    ]
+
+    before = (p for p in payments if p.event_ms <= day_starts_ms and p.card_id in cards)
+    return [renamed(payment) for payment in before], [renamed(payment) for payment in day]
 
 
 def _from_generator(row: dict[str, Any]) -> Payment:
