@@ -1,12 +1,16 @@
 """The audit service: wiring only."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from libs.common.app import ServiceApp
 from libs.common.app import create_app as create_service_app
+from libs.common.errors import UnavailableError
+from libs.common.logging import get_logger
+from libs.common.migrations import head_revision
 from libs.common.platform import Platform
 from services.audit.adapters.checkpoints import Checkpointer
 from services.audit.adapters.erasures import Erasures
@@ -18,6 +22,12 @@ from services.audit.routes import router
 from services.audit.routes_log import router as log_router
 from services.audit.settings import AuditSettings
 from services.audit.state import AuditMetrics, AuditState
+
+log = get_logger()
+
+READY_POLL_S = 0.2
+# With any of these off, a crash of the server shrinks the log below what was acknowledged.
+DURABILITY = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
 def create_app(settings: AuditSettings) -> ServiceApp:
@@ -40,12 +50,32 @@ def create_app(settings: AuditSettings) -> ServiceApp:
             erasures=Erasures(postgres, subjects, platform.events),
             metrics=AuditMetrics(platform.registry),
         )
+        platform.health.block("schema", "the schema is not migrated yet")
         async with running(sequencer):
-            publishing = asyncio.create_task(checkpoints.run(), name="checkpoints")
+            tasks = {
+                asyncio.create_task(checkpoints.run(), name="checkpoints"),
+                asyncio.create_task(_turn_ready(platform), name="readiness"),
+            }
             try:
                 yield {"audit": state}
             finally:
-                publishing.cancel()
-                await asyncio.wait({publishing})
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
 
     return create_service_app("audit", settings, lifespan, routers=[router, log_router])
+
+
+async def _turn_ready(platform: Platform) -> None:
+    """Turn ready when the schema is at its head and the server keeps what it commits."""
+    expected = head_revision("audit")
+    while True:
+        with contextlib.suppress(UnavailableError):
+            if await platform.postgres.schema_version() == expected:
+                for name, wanted in DURABILITY.items():
+                    if await platform.postgres.fetchval(f"SHOW {name}") != wanted:
+                        platform.health.block(name, f"PostgreSQL runs without {name}")
+                        log.error("database is not durable", name=name)
+                platform.health.release("schema")
+                return
+        await asyncio.sleep(READY_POLL_S)

@@ -1,30 +1,27 @@
 """Erasure: no plaintext is left, proofs still verify, late events carry nothing."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 
+from libs.common.http_client import Reply, ServiceClient
 from services.audit.domain.note import VerifierKey
 from services.audit.domain.proof import ProofFile
-from tests.integration.audit.process import AuditProcess, deliver, prediction
+from tests.integration.audit.process import deliver, prediction
 from tests.integration.audit.test_log import verify
 
 pytestmark = pytest.mark.anyio
 MARKER = "card:planted-4711"
 
 
-@pytest.fixture
-def audit(state_dir: Path, clean_postgres: str) -> Iterator[AuditProcess]:
-    process = AuditProcess(state_dir, clean_postgres)
-    process.start()
-    yield process
-    process.kill()
-
-
-async def _call(client, method, path, json=None, scopes=("audit:read",)):
+async def _call(
+    client: ServiceClient,
+    method: str,
+    path: str,
+    json: object = None,
+    scopes: tuple[str, ...] = ("audit:read",),
+) -> Reply:
     return await client.request(method, path, json=json, tenant="default", scopes=scopes)
 
 

@@ -1,30 +1,21 @@
 """The served log: checkpoint, tiles, bundles and proofs, checked by an independent rebuild."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from libs.common.http_client import Reply, ServiceClient
 from services.audit.domain import tree
 from services.audit.domain.note import Checkpoint, VerifierKey, open_note
 from services.audit.domain.proof import ProofFile
 from services.audit.domain.tiles import split_hashes
-from tests.integration.audit.process import AuditProcess, deliver, prediction
+from tests.integration.audit.process import deliver, prediction
 
 pytestmark = pytest.mark.anyio
 SIZE = 700
-
-
-@pytest.fixture
-def audit(state_dir: Path, clean_postgres: str) -> Iterator[AuditProcess]:
-    process = AuditProcess(state_dir, clean_postgres)
-    process.start()
-    yield process
-    process.kill()
 
 
 def verify(public: bytes, signature: bytes, text: bytes) -> None:
@@ -34,11 +25,11 @@ def verify(public: bytes, signature: bytes, text: bytes) -> None:
         raise tree.VerificationError("signature") from None
 
 
-async def _get(client, path):
+async def _get(client: ServiceClient, path: str) -> Reply:
     return await client.request("GET", path, tenant="default", scopes=("audit:read",))
 
 
-async def _checkpoint_of(client, key, size):
+async def _checkpoint_of(client: ServiceClient, key: VerifierKey, size: int) -> Checkpoint:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         reply = await _get(client, "/checkpoint")

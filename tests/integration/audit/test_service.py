@@ -1,25 +1,18 @@
 """The audit service as a real process, over real HTTP, PostgreSQL and identities."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.integration.audit.process import AuditProcess, deliver, prediction
+from libs.common.http_client import Reply, ServiceClient
+from tests.integration.audit.process import deliver, prediction
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def audit(state_dir: Path, clean_postgres: str) -> Iterator[AuditProcess]:
-    process = AuditProcess(state_dir, clean_postgres)
-    process.start()
-    yield process
-    process.kill()
-
-
-async def _get(client, path, tenant="default", scope="audit:read"):
+async def _get(
+    client: ServiceClient, path: str, tenant: str = "default", scope: str = "audit:read"
+) -> Reply:
     return await client.request("GET", path, tenant=tenant, scopes=(scope,))
 
 

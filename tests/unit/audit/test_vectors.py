@@ -79,8 +79,8 @@ def _lines(kind: str):
         for start, end in subtrees:
             for index in range(start, end):
                 ranges = tree.inclusion_ranges(index - start, end - start)
-                nodes = "".join(f" {_hash(start + a, start + b)}" for a, b in ranges)
-                yield f"{index} [{start}, {end}){nodes}\n"
+                path = "".join(f" {_hash(start + a, start + b)}" for a, b in ranges)
+                yield f"{index} [{start}, {end}){path}\n"
     else:
         for size in range(131):
             for start, end in subtrees:
@@ -88,8 +88,8 @@ def _lines(kind: str):
                     ranges = (
                         tree.subtree_consistency_ranges(start, end, size) if start < end else []
                     )
-                    nodes = "".join(f" {_hash(a, b)}" for a, b in ranges)
-                    yield f"[{start}, {end}) {size}{nodes}\n"
+                    path = "".join(f" {_hash(a, b)}" for a, b in ranges)
+                    yield f"[{start}, {end}) {size}{path}\n"
 
 
 @pytest.mark.parametrize("kind", ["subtree_hash", "subtree_inclusion", "subtree_consistency"])

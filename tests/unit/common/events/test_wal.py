@@ -37,7 +37,7 @@ def crash(wal: WriteAheadLog) -> None:
 
 
 def drain(wal: WriteAheadLog, count_max: int = 1000) -> list[bytes]:
-    found = []
+    found: list[bytes] = []
     while True:
         bodies, position = wal.read(count_max, 1 << 20)
         if position is None:
@@ -65,6 +65,7 @@ def test_unacknowledged_records_survive_a_crash_and_acknowledged_ones_do_not_ret
     wal = opened(directory)
     wal.append([b"a", b"b", b"c"])
     _, position = wal.read(1, 1 << 20)
+    assert position is not None
     wal.ack(position)
     crash(wal)
     again = opened(directory)
@@ -77,6 +78,7 @@ def test_a_lost_cursor_costs_duplicates_only(directory):
     wal = opened(directory)
     wal.append([b"a", b"b"])
     _, position = wal.read(1, 1 << 20)
+    assert position is not None
     wal.ack(position)
     crash(wal)
     (directory / "cursor").write_bytes(b"{nonsense")
