@@ -16,7 +16,7 @@ class AnalyticsSettings(ServiceSettings):
         "ANALYTICS_TAIL_BATCH",
         default=5_000,
         ge=1,
-        le=10_000,
+        le=5_000,
         description="Log entries read and added per transaction at most.",
     )
     tail_poll_s: float = env(
