@@ -19,6 +19,7 @@ from libs.common.platform import Platform
 from libs.common.routing import RouteTable
 from services.gateway.adapters.admission import Admission
 from services.gateway.adapters.authenticator import Authenticator
+from services.gateway.adapters.console_feed import ALL, ConsoleFeed
 from services.gateway.adapters.edge import Edge
 from services.gateway.adapters.ip_limiter import PostgresIpLimiter
 from services.gateway.adapters.key_limiter import RedisKeyLimiter
@@ -28,9 +29,10 @@ from services.gateway.adapters.monitor import Monitor
 from services.gateway.adapters.proxy import Upstream
 from services.gateway.adapters.secrets import load_pepper
 from services.gateway.adapters.security_events import SecurityEvents
+from services.gateway.adapters.sessions import Sessions
 from services.gateway.domain.endpoints import EndpointList
 from services.gateway.domain.traffic import TrafficWindow
-from services.gateway.routes import keys, site
+from services.gateway.routes import console, keys, site
 from services.gateway.settings import GatewaySettings
 
 log = get_logger()
@@ -44,7 +46,8 @@ class GatewayState(TypedDict):
 
     keyring: Keyring
     monitor: Monitor
-    traffic: TrafficWindow
+    figures: ConsoleFeed
+    desk: Sessions
 
 
 class GatewayApp(ServiceApp):
@@ -83,7 +86,7 @@ def create_app(settings: GatewaySettings, *, events: EventEmitter | None = None)
         "gateway",
         settings,
         lifespan,
-        routers=[site.router, keys.router],
+        routers=[site.router, keys.router, console.router],
         events=events,
     )
     _drop_own_description(base.fastapi)
@@ -115,12 +118,15 @@ async def _opened(
         else None
     )
     key_limiter = RedisKeyLimiter(platform.redis) if settings.redis_dsn else None
+    sessions = Sessions(
+        platform.redis if settings.redis_dsn else None, store, authenticator, security
+    )
     admission = Admission(
-        settings, authenticator, ip_limiter, key_limiter, security, platform.registry
+        settings, authenticator, ip_limiter, key_limiter, security, sessions, platform.registry
     )
     upstreams = _upstreams(platform, settings)
     monitor = Monitor(platform.clients, platform.health)
-    traffic = TrafficWindow()
+    traffic = {name: TrafficWindow() for name in (ALL, *SERVICES)}
     routes = [(name, route) for name, entry in SERVICES.items() for route in entry.routes]
     app.edge = Edge(
         app.fastapi,
@@ -145,7 +151,8 @@ async def _opened(
         yield GatewayState(
             keyring=Keyring(store, pepper, security, authenticator),
             monitor=monitor,
-            traffic=traffic,
+            figures=ConsoleFeed(monitor, traffic, platform.health),
+            desk=sessions,
         )
     finally:
         for task in tasks:

@@ -21,6 +21,7 @@ from libs.common.errors import (
 from services.gateway.adapters.authenticator import Authenticator, reason_of, refusal
 from services.gateway.adapters.exchange import Exchange
 from services.gateway.adapters.security_events import SecurityEvents
+from services.gateway.adapters.sessions import Sessions
 from services.gateway.domain.limits import (
     Decision,
     DenyCache,
@@ -32,6 +33,7 @@ from services.gateway.domain.ports import Credential, IpLimiter, KeyLimiter
 from services.gateway.errors import InsufficientScopeError, LimitExceededError
 from services.gateway.settings import GatewaySettings
 
+SESSION_COOKIE = "gatehouse_session"
 _METRICS_ROUTE = Route("GET", "/metrics", "metrics:read", "Metrics of one service")
 
 
@@ -65,6 +67,7 @@ class Admission:
         ip_limiter: IpLimiter | None,
         key_limiter: KeyLimiter | None,
         events: SecurityEvents,
+        sessions: Sessions,
         registry: CollectorRegistry,
     ) -> None:
         self._settings = settings
@@ -72,6 +75,7 @@ class Admission:
         self._ip_limiter = ip_limiter
         self._key_limiter = key_limiter
         self._events = events
+        self._sessions = sessions
         self._local = LocalLimiter()
         self._denied = DenyCache()
         self._in_flight: Counter[str] = Counter()
@@ -173,6 +177,11 @@ class Admission:
     async def _authenticate(
         self, exchange: Exchange, token: str, route: Route | None
     ) -> Credential | None:
+        if not token and route and route.path.startswith("/console") and route.scope:
+            session = exchange.cookie(SESSION_COOKIE)
+            found = await self._sessions.find(session) if session else None
+            if found:
+                return self._adopt(exchange, found)
         if not token:
             if route is None or route.scope is None:
                 return None
@@ -181,9 +190,13 @@ class Admission:
         try:
             credential = await self._authenticator.verify(presented_credential(exchange))
         except UnauthenticatedError as error:
-            await self._events.auth_failed(exchange, reason_of(error), token)
+            await self._events.auth_failed(exchange.network, reason_of(error), token)
             await self._count_failure(exchange)
             raise
+        return self._adopt(exchange, credential)
+
+    @staticmethod
+    def _adopt(exchange: Exchange, credential: Credential) -> Credential:
         exchange.credential = credential
         exchange.context.caller = credential.caller
         return credential

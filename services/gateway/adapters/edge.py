@@ -18,6 +18,7 @@ from libs.common.errors import (
     InternalError,
     NotFoundError,
     ServiceError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from libs.common.health import Health
@@ -57,7 +58,7 @@ class Edge:
         admission: Admission,
         upstreams: Mapping[str, Upstream],
         metrics: HttpMetrics,
-        traffic: TrafficWindow,
+        traffic: Mapping[str, TrafficWindow],
         health: Health,
     ) -> None:
         self._app = app
@@ -97,6 +98,12 @@ class Edge:
                 mark_failed(span, error.problem_code)
                 exchange.status = error.status
                 return  # the server closes a connection whose answer is not complete
+            if isinstance(error, UnauthenticatedError) and _wants_login(exchange):
+                await exchange.start(
+                    303, [(b"location", b"/console/login"), (b"content-length", b"0")]
+                )
+                await exchange.body(b"")
+                return
             await exchange.refuse(error)
         except Exception:
             log.exception("unhandled error", route=exchange.template)
@@ -122,6 +129,8 @@ class Edge:
         exchange.route = route
         if route:
             exchange.template = route.path
+        if match:
+            exchange.service = match.service
         await self._admission.admit(exchange, route)
         if match is None or route is None:
             raise self._no_route(exchange)
@@ -174,6 +183,7 @@ class Edge:
         """Run a route of the gateway itself, with its body read and bounded beforehand."""
         body = await exchange.read_body(route.body_bytes_max, self._settings.body_receipt_s)
         scope = exchange.scope
+        scope["gatehouse.network"] = exchange.network
         if route.also_v1 and exchange.path.startswith("/v1/"):
             scope = {**scope, "path": route.path, "raw_path": route.path.encode()}
         given = False
@@ -263,7 +273,9 @@ class Edge:
                 mark_failed(span, str(status))
         span.end()
         if not is_own_probe:
-            self._traffic.record(time.monotonic(), seconds, is_error=status >= 500)
+            now, is_error = time.monotonic(), status >= 500
+            self._traffic["all"].record(now, seconds, is_error=is_error)
+            self._traffic[exchange.service].record(now, seconds, is_error=is_error)
         if not is_own_probe or status >= 500:
             log.info(
                 "request",
@@ -277,6 +289,11 @@ class Edge:
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Polled all day: counted, but neither logged nor shown as traffic.
 _QUIET = frozenset({"/livez", "/readyz", "/ready", "/health", "/metrics", "/console/events"})
+
+
+def _wants_login(exchange: Exchange) -> bool:
+    """Say whether a person opened the console without a session."""
+    return exchange.template == "/console" and b"text/html" in exchange.fields.get(b"accept", b"")
 
 
 def _deadline(exchange: Exchange, route: Route) -> float:

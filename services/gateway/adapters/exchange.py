@@ -21,7 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 _SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    # no-referrer would make browsers send `Origin: null` with our own login form.
+    (b"referrer-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
 ]
 # Headers of which a second copy could be read differently by the next hop.
@@ -58,6 +59,7 @@ class Exchange:
         "route",
         "scope",
         "send",
+        "service",
         "started",
         "status",
         "template",
@@ -73,6 +75,7 @@ class Exchange:
         self.context = RequestContext()
         self.route: Route | None = None
         self.template = "unknown"
+        self.service = "gateway"
         self.address = ""
         self.network = ""
         self.credential: Credential | None = None
@@ -98,6 +101,14 @@ class Exchange:
         """Give a header field as text, empty when absent."""
         value = self.fields.get(name)
         return value.decode("latin-1") if value else ""
+
+    def cookie(self, name: str) -> str:
+        """Give the value of a cookie, empty when absent."""
+        for part in self.text(b"cookie").split(";"):
+            key, _, value = part.strip().partition("=")
+            if key == name:
+                return value
+        return ""
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers, with ids, limits and security fields added."""

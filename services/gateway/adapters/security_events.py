@@ -29,13 +29,13 @@ class SecurityEvents:
         self._seen: dict[tuple[str, ...], float] = {}
         self._works = True
 
-    async def auth_failed(self, exchange: Exchange, reason: str, token: str) -> None:
+    async def auth_failed(self, network: str, reason: str, token: str) -> None:
         """Record a refused credential, by the public id of the key if there is one."""
         key_id = key_id_of(token) or ""
-        if self._is_first("auth", reason, exchange.network):
+        if self._is_first("auth", reason, network):
             await self._refusal(
                 "auth.failed",
-                {"reason": reason, "key_id": key_id, "network": exchange.network},
+                {"reason": reason, "key_id": key_id, "network": network},
             )
 
     async def limit_exceeded(self, exchange: Exchange, policy: str) -> None:

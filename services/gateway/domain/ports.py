@@ -90,3 +90,28 @@ class ApiDescriber(Protocol):
     def description(self, own: Mapping[str, Any]) -> bytes:
         """Give the merged OpenAPI document as JSON; `own` is the gateway's part."""
         ...
+
+
+class ConsoleFigures(Protocol):
+    """What the console shows."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether live streams should end."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """Give all figures; JSON-ready."""
+        ...
+
+
+class LoginDesk(Protocol):
+    """Opens and closes console sessions. Raises UnavailableError when they cannot be kept."""
+
+    async def login(self, api_key: str, network: str) -> str:
+        """Give a session id for a valid key; UnauthenticatedError for any other text."""
+        ...
+
+    async def logout(self, session: str) -> None:
+        """Close a session; unknown ones are fine."""
+        ...
