@@ -18,9 +18,10 @@ from services.analytics.adapters.rollups import RollupStore
 from services.analytics.adapters.tail import Tailer, TailMetrics
 from services.analytics.adapters.thresholds import ThresholdStore
 from services.analytics.reports import ReportMetrics, Reports
-from services.analytics.routes import router
+from services.analytics.routes import native, router
 from services.analytics.service import Analytics
 from services.analytics.settings import AnalyticsSettings
+from services.analytics.statistics import Statistics
 
 # The lock is renewed every third of this; a holder that died frees it within it.
 LOCK_TTL_S = 15.0
@@ -33,6 +34,7 @@ class State(TypedDict):
 
     analytics: Analytics
     reports: Reports
+    statistics: Statistics
 
 
 def create_app(
@@ -73,6 +75,7 @@ def create_app(
             yield State(
                 analytics=Analytics(store, thresholds, started_at=datetime.now(UTC)),
                 reports=reports,
+                statistics=Statistics(store),
             )
         finally:
             following.cancel()
@@ -81,4 +84,6 @@ def create_app(
             await cache.close()
             await writer.close()
 
-    return common.create_app("analytics", settings, lifespan, v1_routers=[router], events=events)
+    return common.create_app(
+        "analytics", settings, lifespan, routers=[native], v1_routers=[router], events=events
+    )

@@ -1,15 +1,19 @@
 """Routes of analytics: parse, one call, shape the answer."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 
 from libs.common.context import current
 from services.analytics import schemas
 from services.analytics.reports import Reports
 from services.analytics.service import Analytics
+from services.analytics.statistics import Statistics
 
 router = APIRouter(tags=["analytics"])
+# Paths that carry the service's name exist under /v1 only.
+native = APIRouter(tags=["analytics"])
 
 
 def _service(request: Request) -> Analytics:
@@ -56,3 +60,21 @@ async def analyze(request: Request, body: schemas.AnalyzeRequest) -> schemas.Rep
     reports: Reports = request.state.reports
     answer = await reports.analyze(_tenant(), body, datetime.now(UTC))
     return schemas.Report.model_validate(answer)
+
+
+@native.get("/v1/analytics/drift", summary="Drift against the window before")
+async def drift(
+    request: Request, query: Annotated[schemas.DriftQuery, Query()]
+) -> schemas.DriftReport:
+    """Compare the distributions of the last closed window with those of the one before."""
+    statistics: Statistics = request.state.statistics
+    return await statistics.drift(_tenant(), query, datetime.now(UTC))
+
+
+@native.get("/v1/analytics/comparison", summary="Two versions side by side")
+async def comparison(
+    request: Request, query: Annotated[schemas.ComparisonQuery, Query()]
+) -> schemas.Comparison:
+    """Compare the error and degradation rates of two versions, with intervals."""
+    statistics: Statistics = request.state.statistics
+    return await statistics.compare(_tenant(), query, datetime.now(UTC))

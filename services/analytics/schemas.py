@@ -251,3 +251,71 @@ class Report(BaseModel):
     thresholds_version: str
     window: ReportWindow
     cache: CacheUse
+
+
+class DriftQuery(_Request):
+    """Which closed window to compare with the one before."""
+
+    time_window_minutes: Annotated[int, Field(ge=1, le=WINDOW_MINUTES_MAX)] = 60
+    model: Name | None = None
+    version: Name | None = None
+
+
+class DriftView(BaseModel):
+    """One distribution; `p` is corrected over all that the answer tests."""
+
+    model: str
+    version: str
+    metric: str
+    psi: float
+    effect: float
+    p: float
+    ks: float | None
+    n: int
+    m: int
+    verdict: Literal["insufficient_data", "none", "minor", "moderate", "major"]
+
+
+class DriftReport(BaseModel):
+    """Drift of `[start, end)` against `[reference_start, start)`."""
+
+    start: datetime
+    end: datetime
+    reference_start: datetime
+    items: list[DriftView]
+    next: None = None
+
+
+class ComparisonQuery(_Request):
+    """Which two versions to compare; `share_b` is the planned share of traffic of b."""
+
+    model: Name
+    version_a: Name
+    version_b: Name
+    time_window_minutes: Annotated[int, Field(ge=1, le=WINDOW_MINUTES_MAX)] = 60
+    looks: Annotated[int, Field(ge=1, le=100)] = 1
+    share_b: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+
+
+class DifferenceView(BaseModel):
+    """b minus a of one rate, with its interval at `level`."""
+
+    metric: str
+    diff: float | None
+    interval: tuple[float, float] | None
+    level: float
+    method: str
+    n_a: int
+    n_b: int
+    verdict: Literal["better", "worse", "no_difference", "insufficient_data"]
+
+
+class Comparison(BaseModel):
+    """Differences of two versions; nothing may be read from it when the split is not valid."""
+
+    start: datetime
+    end: datetime
+    looks: int
+    is_split_valid: bool | None
+    items: list[DifferenceView]
+    next: None = None

@@ -49,5 +49,7 @@ ANALYTICS = Service(
             deadline_ms=12_000,
             also_v1=True,
         ),
+        Route("GET", "/v1/analytics/drift", "analytics:read", "Drift against the window before"),
+        Route("GET", "/v1/analytics/comparison", "analytics:read", "Two versions side by side"),
     ),
 )

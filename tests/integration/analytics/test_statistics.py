@@ -1,0 +1,75 @@
+"""Drift and comparison over HTTP."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.integration.analytics.conftest import Running, Start
+from tests.support.predictions import prediction
+
+pytestmark = pytest.mark.anyio
+
+
+async def seed(running: Running, *, shift: float) -> None:
+    """600 predictions in each of two windows of ten minutes; scores of the second are shifted."""
+    rng, now = random.Random(4), datetime.now(UTC)
+    for back, moved in ((15, 0.0), (4, shift)):
+        at = now - timedelta(minutes=back)
+        running.log.append(
+            *(
+                prediction(
+                    at,
+                    score=min(1.0, rng.betavariate(2, 5) + moved),
+                    version=str(1 + i % 2),
+                    status="failed" if i % 2 and i % 7 == 0 else "ok",
+                )
+                for i in range(600)
+            )
+        )
+    await running.counted(1200)
+
+
+async def test_a_shifted_score_is_drift_and_the_rest_is_not(start: Start):
+    async with start() as running:
+        await seed(running, shift=0.3)
+        answer = await running.client.get("/v1/analytics/drift?time_window_minutes=10&version=1")
+        items = {row["metric"]: row for row in answer.json()["items"]}
+        assert items["score"]["verdict"] == "major"
+        assert items["score"]["n"] == items["score"]["m"] == 300
+        assert items["input_length"]["verdict"] == "none"
+        assert items["label"]["verdict"] == "none"
+
+
+async def test_a_version_with_more_errors_is_worse_and_the_split_is_checked(start: Start):
+    async with start() as running:
+        await seed(running, shift=0)
+        question = "/v1/analytics/comparison?model=sentiment&version_a=1&version_b=2"
+        body = (await running.client.get(f"{question}&time_window_minutes=10&share_b=0.5")).json()
+        errors = next(row for row in body["items"] if row["metric"] == "error_rate")
+        assert errors["verdict"] == "worse"
+        assert errors["interval"][0] > 0
+        assert body["is_split_valid"] is True
+        off = (await running.client.get(f"{question}&time_window_minutes=10&share_b=0.1")).json()
+        assert off["is_split_valid"] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("drift?time_window_minutes=0", 422),
+        ("drift?time_window_minutes=1441", 422),
+        ("drift?window=5", 422),
+        ("comparison?model=m&version_a=1", 422),
+        ("comparison?model=m&version_a=1&version_b=2&share_b=nan", 422),
+        ("comparison?model=nobody&version_a=1&version_b=2", 404),
+    ],
+)
+async def test_bad_questions_are_refused(start: Start, path, status):
+    async with start() as running:
+        assert (await running.client.get(f"/v1/analytics/{path}")).status_code == status
+
+
+async def test_empty_windows_have_no_drift_to_report(start: Start):
+    async with start() as running:
+        assert (await running.client.get("/v1/analytics/drift")).json()["items"] == []
