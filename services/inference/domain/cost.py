@@ -1,7 +1,7 @@
 """What a batch costs: `t = (c0 + c1 * n * L) * correction(bucket)`, fitted at warm-up, kept honest.
 
 n items padded to L tokens. The correction is an exponentially weighted mean of actual over
-predicted per length bucket, so that a model that behaves differently on long inputs is learnt while serving.
+predicted per length bucket, so that odd behaviour on long inputs is learnt while serving.
 """
 
 from collections.abc import Sequence

@@ -22,8 +22,6 @@ _ACTIONS: dict[RiskLevel, Action] = {
     "high": "challenge",
     "critical": "decline",
 }
-# Each explanation group with the positions of its features in the row.
-Grouping = list[tuple[str, list[tuple[int, Feature]]]]
 TOP_FACTORS_MAX = 3
 # Contributions below this (margin space, about a 1 % change of the odds) are no reason to act.
 _NOTABLE_MARGIN = 0.01
@@ -62,18 +60,42 @@ class RiskBands:
 
 
 @dataclass(frozen=True, slots=True)
+class Grouping:
+    """Explanation groups of a feature service: names, positions, each feature's group number."""
+
+    features: tuple[Feature, ...]
+    names: tuple[str, ...]
+    positions: tuple[tuple[int, ...], ...]
+    index: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupContribution:
-    """What one group of features added to the margin, and the features in it."""
+    """What one group of features added to the margin.
+
+    Attributes:
+        features: all features of the model; `positions` are those of the group.
+        values / added: what the model read, and the contributions, for all features.
+    """
 
     group: str
     contribution: float
-    members: tuple[tuple[Feature, float, float], ...]  # feature, value, contribution
+    positions: Sequence[int]
+    features: Sequence[Feature]
+    values: Sequence[float]
+    added: Sequence[float]
 
     @property
-    def strongest(self) -> tuple[Feature, float, float]:
-        """The member that moved the score most in the group's direction."""
-        sign = 1.0 if self.contribution >= 0 else -1.0
-        return max(self.members, key=lambda member: sign * member[2])
+    def members(self) -> list[tuple[Feature, float, float]]:
+        """Feature, value and contribution of each member."""
+        return [(self.features[at], self.values[at], self.added[at]) for at in self.positions]
+
+    @property
+    def strongest(self) -> tuple[Feature, float]:
+        """The member that moved the score most in the group's direction, and its value."""
+        choose = max if self.contribution >= 0 else min
+        at = choose(self.positions, key=self.added.__getitem__)
+        return self.features[at], self.values[at]
 
 
 def confidence_of(probability: float) -> float:
@@ -106,24 +128,24 @@ def group_contributions(
         contributions: shape (features,), margin space.
     """
     values, added = row.tolist(), contributions.tolist()
+    sums = np.bincount(grouping.index, contributions, minlength=len(grouping.names)).tolist()
     groups = [
-        GroupContribution(
-            group,
-            sum(added[position] for position, _ in members),
-            tuple((feature, values[position], added[position]) for position, feature in members),
-        )
-        for group, members in grouping
+        GroupContribution(name, total, positions, grouping.features, values, added)
+        for name, total, positions in zip(grouping.names, sums, grouping.positions, strict=True)
     ]
     groups.sort(key=lambda group: group.contribution, reverse=True)
     return groups
 
 
 def grouping_of(service: FeatureService) -> Grouping:
-    """Collect the groups of a service, once per loaded model."""
-    found: dict[str, list[tuple[int, Feature]]] = {}
-    for position, feature in enumerate(service.features):
-        found.setdefault(feature.group, []).append((position, feature))
-    return list(found.items())
+    """Lay out the groups of a service, once per loaded model."""
+    names = list(service.groups)
+    index = [names.index(feature.group) for feature in service.features]
+    positions = [
+        tuple(at for at, group in enumerate(index) if group == number)
+        for number in range(len(names))
+    ]
+    return Grouping(service.features, tuple(names), tuple(positions), np.array(index, np.intp))
 
 
 def top_factors(groups: Sequence[GroupContribution]) -> list[str]:
@@ -170,7 +192,7 @@ def sentence(
 def _list(groups: Sequence[GroupContribution]) -> str:
     named = []
     for group in groups:
-        feature, value, _ = group.strongest
+        feature, value = group.strongest
         shown = "unknown" if value != value else _number(value)
         named.append(f"{group.group.replace('_', ' ')} ({feature.label}: {shown})")
     return " and ".join(named)

@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from libs.common.context import current
-from libs.common.errors import DeadlineExceededError, ServiceError
+from libs.common.errors import ServiceError
 from libs.common.ids import uuid7
 from libs.common.problems import from_pydantic, problem_body
 from services.inference.schemas import BatchRequest, FraudRequest, PersonalizationRequest
@@ -70,8 +69,6 @@ class BatchScorer:
         fraud = [item for _, item in chunk if isinstance(item, FraudRequest)]
         pairs = [item for _, item in chunk if isinstance(item, PersonalizationRequest)]
         try:
-            if current().remaining_s(1.0) <= 0:
-                raise DeadlineExceededError("The deadline passed before this chunk was scored.")
             if fraud:
                 answers = await self._fraud.score(fraud, origin)
             else:

@@ -24,6 +24,7 @@ from services.inference.scoring.base import (
     ScorerBase,
     event_time_ms,
     feature_facts,
+    give_way,
     input_digest,
     is_blind,
     minor_units,
@@ -55,6 +56,7 @@ class FraudScorer(ScorerBase):
             ModelNotLoadedError: no version of the fraud model is ready.
             InferenceFailedError: the model failed; a failed event was recorded per item.
             UnavailableError: the events cannot be made durable.
+            DeadlineExceededError: no time was left to begin.
         """
         started = time.perf_counter()
         model = self._plane.resolve(MODEL)
@@ -69,6 +71,7 @@ class FraudScorer(ScorerBase):
             body, event = self._answer(model, item, rows, answer, index, origin, started)
             answers.append(body)
             events.append(event)
+            await give_way(index)
         await self.record(events)
         return answers
 

@@ -22,6 +22,7 @@ from services.inference.scoring.base import (
     ScorerBase,
     event_time_ms,
     feature_facts,
+    give_way,
     input_digest,
     minor_units,
     prediction_event,
@@ -42,6 +43,7 @@ class PersonalizationScorer(ScorerBase):
             ModelNotLoadedError: one of the two models is not ready.
             InferenceFailedError: a model failed; a failed event was recorded per item.
             UnavailableError: the events cannot be made durable.
+            DeadlineExceededError: no time was left to begin.
         """
         started = time.perf_counter()
         models = self._plane.resolve(RELEVANCE), self._plane.resolve(CONVERSION)
@@ -63,6 +65,7 @@ class PersonalizationScorer(ScorerBase):
             )
             answers.append(body)
             events.append(event)
+            await give_way(index)
         await self.record(events)
         return answers
 

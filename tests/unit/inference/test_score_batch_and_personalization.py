@@ -134,3 +134,15 @@ async def test_routes_are_in_the_openapi_document(client):
     schema = fraud["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["card_id", "transaction_amount"]
     assert "FraudAnswer" in str(fraud["responses"]["200"])
+
+
+async def test_a_call_whose_deadline_has_passed_asks_neither_store_nor_model(
+    client, reader, events
+):
+    headers = {"x-request-deadline-ms": "0"}
+    response = await client.post("/score/personalization", json=PAIR, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+    batch = {"model_type": "personalization", "requests": [PAIR, {}]}
+    body = (await client.post("/score/batch", json=batch, headers=headers)).json()
+    assert [item["status"] for item in body["results"]] == [504, 422]
+    assert (reader.calls, events.events) == ([], [])
