@@ -1,7 +1,6 @@
 """Wiring of the features service."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypedDict
@@ -71,9 +70,7 @@ def create_app(
                 events_max=settings.events_max,
             )
         finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+            await _end(following)
             await writer.aclose()
 
     return common.create_app("features", settings, lifespan, v1_routers=[router], events=events)
@@ -90,3 +87,10 @@ async def _prepare_and_follow(platform: Platform, log: PostgresEventLog, applier
             await asyncio.sleep(1.0)
     platform.health.release("schema")
     await applier.run()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel until it ends: a driver that is inside a timeout may take one request as its own."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.2)

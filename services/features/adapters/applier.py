@@ -112,9 +112,9 @@ class Applier:
                 if not await self._round(connection):
                     await self._wait()
         finally:
-            if not connection.is_closed():
-                await connection.remove_listener(CHANNEL, self._on_notice)
-                await connection.execute("SELECT pg_advisory_unlock_all()")
+            # Ends the leases at once. A statement here could meet the server's answer to our own
+            # cancelled query and turn the cancellation into an ordinary error.
+            connection.terminate()
 
     def _on_notice(self, *_: object) -> None:
         self._wake.set()

@@ -68,7 +68,7 @@ def start(clean_postgres: str, redis_url: str, state_dir: Path) -> Start:
     """Start the app: `async with start(**settings) as running`."""
 
     @asynccontextmanager
-    async def run(**overrides: Any) -> AsyncIterator[Running]:
+    async def run(*, is_whole: bool = True, **overrides: Any) -> AsyncIterator[Running]:
         values = {
             "postgres_url": clean_postgres,
             "redis_url": redis_url,
@@ -83,7 +83,8 @@ def start(clean_postgres: str, redis_url: str, state_dir: Path) -> Start:
             transport = httpx2.ASGITransport(app=served)
             async with httpx2.AsyncClient(transport=transport, base_url="http://f") as client:
                 running = Running(app, client)
-                await running.until(lambda: _is_ready(app))
+                if is_whole:
+                    await running.until(lambda: _is_ready(app))
                 yield running
 
     async def _is_ready(app: ServiceApp) -> bool:

@@ -2,7 +2,7 @@
 
 import random
 import time
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 
@@ -74,7 +74,7 @@ def actual_rings(redis_url: str) -> dict[str, tuple[Any, ...]]:
         rings = {}
         for key in client.scan_iter("features:*:ring"):
             view = key.decode().split(":")[2]
-            ring = unpack_ring(VIEWS[view], client.get(key))
+            ring = unpack_ring(VIEWS[view], cast(bytes, client.get(key)))
             past = ring.past
             rows = sorted(tuple(int(field) for field in row) for row in ring.records)
             rings[key.decode()] = (past.n, past.sum, past.sum_of_squares, past.last_ms), rows

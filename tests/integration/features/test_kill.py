@@ -1,0 +1,94 @@
+"""kill -9 in the middle of ingestion, restart, deliver everything again: exactly once."""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.integration.features.worlds import actual_rings, expected_rings, payments
+
+BATCH = 250
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _service(postgres_url: str, redis_url: str, state_dir: Path) -> Iterator[tuple[Any, str]]:
+    port = _free_port()
+    environment = {
+        **os.environ,
+        "POSTGRES_URL": postgres_url,
+        "REDIS_URL": redis_url,
+        "STATE_DIR": str(state_dir),
+        "PORT": str(port),
+        "IDENTITY_MODE": "open",
+        "LOG_LEVEL": "error",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "services.features"], env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _until(lambda: _is_ready(url))
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _is_ready(url: str) -> bool:
+    with contextlib.suppress(httpx2.HTTPError):
+        return httpx2.get(f"{url}/readyz").status_code == 200
+    return False
+
+
+def _until(check: Any, within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < deadline, "the effect did not come in time"
+        time.sleep(0.01)
+
+
+def _deliver(url: str, events: list[dict[str, Any]]) -> None:
+    with httpx2.Client(base_url=url, timeout=20) as client:
+        for first in range(0, len(events), BATCH):
+            batch = {"events": events[first : first + BATCH]}
+            client.post("/features/backfills", json=batch).raise_for_status()
+
+
+def _is_applied(url: str) -> bool:
+    body = httpx2.get(f"{url}/features/freshness").json()
+    return bool(body.get("is_serving")) and body["lag_events"] == 0
+
+
+def test_after_a_kill_and_full_redelivery_every_event_counts_once(
+    clean_postgres: str, redis_url: str, state_dir: Path
+) -> None:
+    events = payments(4000)
+    draw = random.Random()
+    for _ in range(2):
+        with _service(clean_postgres, redis_url, state_dir) as (process, url):
+            delay_s = draw.uniform(0.05, 0.6)
+            killer = threading.Timer(delay_s, os.kill, (process.pid, signal.SIGKILL))
+            killer.start()
+            with contextlib.suppress(httpx2.HTTPError):
+                _deliver(url, events)
+            killer.join()
+    with _service(clean_postgres, redis_url, state_dir) as (_, url):
+        _deliver(url, events)
+        _until(lambda: _is_applied(url))
+        assert actual_rings(redis_url) == expected_rings(events)
+        again = httpx2.post(f"{url}/features/backfills", json={"events": events[:100]}).json()
+        assert (again["accepted"], again["duplicates"]) == (0, 100)
