@@ -30,7 +30,8 @@ def state() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def suite(state: Path) -> Iterator[Suite]:
     """All six services, started once per module, stopped without an orphan."""
-    running = Suite(state).start()
+    # At debug level every service writes a line per request, the gateway does so always.
+    running = Suite(state, LOG_LEVEL="debug").start()
     yield running
     assert running.stop() == 0
     assert running.left_behind() == []

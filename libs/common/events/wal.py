@@ -133,6 +133,9 @@ class WriteAheadLog:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_lock()
         self._cursor = self._read_cursor()
+        # A clean stop leaves a cursor and no segment: a number used again would lie behind it,
+        # and what is written there would count as delivered.
+        self._number = self._cursor[0]
         paths = sorted(self._directory.glob("*.wal"))
         for path in paths:
             self._number = max(self._number, int(path.stem))

@@ -246,3 +246,17 @@ def test_after_kill_9_in_mid_write_every_promised_record_is_there(directory):
         assert found[: promised - number] == list(range(number, promised))
         assert len(set(found)) == len(found)
         number += 1_000_000
+
+
+def test_after_a_clean_stop_of_a_delivered_log_new_records_are_read_and_survive_a_crash(
+    directory: Path,
+) -> None:
+    wal = opened(directory)
+    wal.append([b"one" * 100])
+    assert drain(wal) == [b"one" * 100]
+    wal.close()
+    again = opened(directory)
+    again.append([b"two"])
+    assert again.read(10, 1 << 20)[0] == [b"two"]
+    crash(again)
+    assert drain(opened(directory)) == [b"two"]
