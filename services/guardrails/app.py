@@ -1,22 +1,39 @@
 """The guardrails app: wiring only."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from libs.common.app import ServiceApp
 from libs.common.app import create_app as build
 from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
-from services.guardrails import routes
+from services.guardrails import (
+    bedrock_routes,
+    moderation_routes,
+    policy_routes,
+    presidio_routes,
+    protocol_errors,
+    routes,
+)
 from services.guardrails.adapters.builtin_policies import BuiltinPolicies
-from services.guardrails.adapters.local import LocalValidator
+from services.guardrails.adapters.local import Detector, LocalValidator
+from services.guardrails.adapters.postgres_policies import PostgresPolicies
 from services.guardrails.adapters.redis_cache import NoCache, RedisVerdictCache
 from services.guardrails.adapters.secret_file import load_or_make
 from services.guardrails.checker import Checker
 from services.guardrails.domain.guard import Guard
+from services.guardrails.domain.lexical import (
+    LengthValidator,
+    RegexValidator,
+    WordListValidator,
+    injection_validator,
+    malicious_validator,
+)
 from services.guardrails.domain.pii import PiiValidator
+from services.guardrails.domain.ports import VerdictCache
 from services.guardrails.domain.secrets import SecretsValidator
 from services.guardrails.metrics import GuardMetrics
 from services.guardrails.settings import GuardrailsSettings
@@ -27,6 +44,8 @@ class State(TypedDict):
 
     checker: Checker
     metrics: GuardMetrics
+    cache: VerdictCache
+    offload: Callable[..., Awaitable[Any]]
 
 
 def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = None) -> ServiceApp:
@@ -40,16 +59,27 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
     @asynccontextmanager
     async def lifespan(platform: Platform) -> AsyncIterator[State]:
         metrics = GuardMetrics(platform.registry)
-        cache = (
+        cache: VerdictCache = (
             RedisVerdictCache(platform.redis, metrics.cache) if settings.redis_dsn else NoCache()
+        )
+        policies = (
+            PostgresPolicies(platform.postgres) if settings.postgres_url else BuiltinPolicies()
         )
         secret = load_or_make(settings.state_dir / "secrets")
         with ThreadPoolExecutor(settings.pattern_threads, "patterns") as pool:
-            detectors = (PiiValidator(), SecretsValidator())
+            detectors: tuple[Detector, ...] = (
+                PiiValidator(),
+                SecretsValidator(),
+                injection_validator(),
+                malicious_validator(),
+                LengthValidator(),
+                WordListValidator(),
+                RegexValidator(),
+            )
             guard = Guard(
                 {detector.name: LocalValidator(detector, pool) for detector in detectors},
                 cache,
-                BuiltinPolicies(),
+                policies,
                 secret,
                 observe=metrics.verdict,
             )
@@ -60,6 +90,24 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
                 text_chars_max=settings.text_chars_max,
                 concurrent_max=settings.max_concurrent_requests,
             )
-            yield State(checker=checker, metrics=metrics)
+            loop = asyncio.get_running_loop()
 
-    return build("guardrails", settings, lifespan, routers=[routes.router], events=events)
+            async def offload(function: Callable[..., Any], *args: Any) -> Any:
+                return await loop.run_in_executor(pool, function, *args)
+
+            yield State(checker=checker, metrics=metrics, cache=cache, offload=offload)
+
+    return build(
+        "guardrails",
+        settings,
+        lifespan,
+        routers=[
+            routes.router,
+            policy_routes.router,
+            presidio_routes.router,
+            moderation_routes.router,
+            bedrock_routes.router,
+        ],
+        events=events,
+        render_error=protocol_errors.render,
+    )

@@ -20,12 +20,35 @@ INLINE_BYTES_MAX = 2_048
 class Detector(Protocol):
     """A pure validator of one text."""
 
-    name: str
-    kind: str
-    version: str
-    labels: tuple[str, ...]
-    max_span: int
-    lookahead: int
+    @property
+    def name(self) -> str:
+        """Stable name."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What kind of validator."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Version of the rules."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it can report."""
+        ...
+
+    @property
+    def max_span(self) -> int:
+        """Longest finding in characters."""
+        ...
+
+    @property
+    def lookahead(self) -> int:
+        """Characters it must see behind a finding."""
+        ...
 
     def parse(self, params: Mapping[str, Any]) -> Any:
         """Turn a policy's parameters into what `detect` takes; raises ParamsError."""

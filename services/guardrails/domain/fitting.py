@@ -22,7 +22,7 @@ _ISSUERS: dict[int, re.Pattern[str]] = {
 }
 # Most common length first.
 _CARD_LENGTHS = (16, 15, 14, 13, 19, 18, 17)
-_URL_TRAILING = ".,;:!?'*"
+_URL_TRAILING = ".,;:!?'*]}"
 
 
 def _cut(text: str, count: int, counts: Callable[[str], bool]) -> int:
@@ -56,11 +56,13 @@ def iban(text: str) -> int:
 def url(text: str) -> int:
     """A URL without the punctuation of the sentence around it."""
     end = len(text)
-    while end and (
-        text[end - 1] in _URL_TRAILING
-        or (text[end - 1] == ")" and text.count("(", 0, end) < text.count(")", 0, end))
-        or text[end - 1] in "]}"
-    ):
+    unopened = text.count(")") - text.count("(")
+    while end:
+        last = text[end - 1]
+        if last == ")" and unopened > 0:
+            unopened -= 1
+        elif last not in _URL_TRAILING:
+            break
         end -= 1
     return end
 

@@ -91,6 +91,8 @@ DEFAULT_POLICY = Policy(
         validators=(
             ValidatorRule(name="pii", action=Action.MASK),
             ValidatorRule(name="secrets", action=Action.MASK),
+            ValidatorRule(name="injection", action=Action.BLOCK),
+            ValidatorRule(name="malicious", action=Action.FLAG),
         )
     ),
 )
