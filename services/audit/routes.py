@@ -158,6 +158,13 @@ async def erase(request: Request, body: ErasureRequest) -> Response:
     )
 
 
+@router.post("/v1/audit/keys:rotate", summary="Rotate the key-encryption key")
+async def rotate(request: Request) -> Response:
+    """Re-wrap every subject key and destroy the old key-encryption key."""
+    name, count = await state_of(request).erasures.rotate()
+    return answer({"kek": name, "subject_keys": count})
+
+
 @router.get("/v1/audit/log/entries", summary="Read the log by index")
 async def entries(request: Request, query: Annotated[EntriesQuery, Query()]) -> Response:
     """Give the tail to services: every tenant, personal fields sealed."""

@@ -47,6 +47,14 @@ AUDIT = Service(
             retry_safe=True,
         ),
         Route(
+            "POST",
+            "/v1/audit/keys:rotate",
+            "audit:erase",
+            "Rotate the key-encryption key",
+            lane="admin",
+            deadline_ms=30_000,
+        ),
+        Route(
             "GET",
             LOG_ENTRIES_PATH,
             "audit:tail",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from libs.common.events.envelope import EventEmitter, event_for_request
 from libs.common.postgres import Postgres
+from services.audit.adapters.sequencer import LOCK_LOG
 from services.audit.adapters.subjects import SubjectKeys
 
 
@@ -71,3 +72,26 @@ class Erasures:
         if is_now:
             await self._postgres.execute("VACUUM subject_key")
         return Erasure(pseudonym, count, is_now)
+
+    async def rotate(self) -> tuple[str, int]:
+        """Re-wrap the living keys under a new key and destroy the old one.
+
+        After it, dead row versions, write-ahead log and backups of the database hold nothing that
+        opens an erased subject's fields.
+
+        Returns:
+            Name of the new key-encryption key, and how many subject keys live.
+
+        Raises:
+            UnavailableError: nothing was destroyed; a new key without rows may lie in the folder.
+        """
+        keks = self._subjects.keks
+        async with self._postgres.transaction() as connection:
+            await connection.execute(LOCK_LOG)
+            previous = keks.ring().current
+            count = await self._subjects.rewrap(connection)
+            current = keks.ring().current
+            facts = {"from": previous, "to": current, "count": count}
+            await self._events.emit(event_for_request("kek.rotated", "audit", "required", facts))
+        keks.destroy_old()
+        return current, count

@@ -1,13 +1,60 @@
 """The log's own keys, outside of PostgreSQL: signing key, key-encryption key, index key."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.audit.domain.note import VerifierKey
+
+
+@dataclass(frozen=True, slots=True)
+class KekRing:
+    """The key-encryption keys of one moment; `current` wraps, all of them unwrap."""
+
+    current: str
+    ciphers: Mapping[str, AESGCM]
+
+    def is_destroyed(self, name: str) -> bool:
+        """Say whether a rotation destroyed this key; a key that merely is missing is an error."""
+        return name not in self.ciphers and _number(name) < _number(self.current)
+
+
+class KeyEncryptionKeys:
+    """The files `kek-<n>.key`. Read again for each use: another replica may have rotated."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        if not self._names():
+            _secret(self._path("kek-1"))
+
+    def ring(self) -> KekRing:
+        """Read the keys that exist now."""
+        names = self._names()
+        return KekRing(names[-1], {name: AESGCM(self._path(name).read_bytes()) for name in names})
+
+    def add(self) -> None:
+        """Make the next key, which is the current one from then on."""
+        _secret(self._path(f"kek-{_number(self._names()[-1]) + 1}"))
+
+    def destroy_old(self) -> None:
+        """Delete every key but the current one."""
+        for name in self._names()[:-1]:
+            self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.key"
+
+    def _names(self) -> list[str]:
+        return sorted((path.stem for path in self._directory.glob("kek-*.key")), key=_number)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("kek-"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +63,7 @@ class LogKeys:
 
     signing: Ed25519PrivateKey
     verifier: VerifierKey
-    kek: bytes
-    kek_id: str
+    keks: KeyEncryptionKeys
     index: bytes
 
     @classmethod
@@ -33,8 +79,7 @@ class LogKeys:
         return cls(
             signing=signing,
             verifier=VerifierKey.of(origin, public),
-            kek=_secret(directory / "kek-1.key"),
-            kek_id="kek-1",
+            keks=KeyEncryptionKeys(directory),
             index=_secret(directory / "index.key"),
         )
 

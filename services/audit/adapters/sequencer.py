@@ -31,7 +31,7 @@ log = get_logger()
 
 GROUP_EVENTS_MAX = 1_000
 _ADVISORY_KEY = 0x61756469  # "audi"; any constant, the same in every sequencer
-_LOCK = f"SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_xact_lock({_ADVISORY_KEY})"
+LOCK_LOG = f"SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_xact_lock({_ADVISORY_KEY})"
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -159,7 +159,7 @@ class Sequencer:
 
     async def _transact(self, events: Sequence[Accepted]) -> list[Outcome]:
         async with self._postgres.transaction() as connection:
-            await connection.execute(_LOCK)
+            await connection.execute(LOCK_LOG)
             size, epoch, previous = await self._take_over(connection)
             edge = await self._edge_at(connection, size, epoch)
             outcomes, fresh = await self._number(connection, events, size)

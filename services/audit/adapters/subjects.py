@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from services.audit.adapters.keys import LogKeys
+from services.audit.adapters.keys import KekRing, KeyEncryptionKeys, LogKeys
 from services.audit.domain.events import Accepted
 
 ERASED = "erased"
@@ -61,23 +61,18 @@ class SubjectKeys:
         if not wanted:
             return {}
         rows = await connection.fetch(
-            "SELECT subject_hmac, pseudonym, wrapped_dek FROM subject_key "
+            "SELECT subject_hmac, pseudonym, wrapped_dek, kek_id FROM subject_key "
             "WHERE subject_hmac = ANY($1)",
             list(wanted),
         )
-        found = {
-            wanted[bytes(row["subject_hmac"])]: Subject(
-                row["pseudonym"], self._unwrap(row["wrapped_dek"], row["pseudonym"])
-            )
-            for row in rows
-        }
+        ring = self._keys.keks.ring()
+        found = {wanted[bytes(row["subject_hmac"])]: _subject(row, ring) for row in rows}
         missing = [(key, who) for key, who in wanted.items() if who not in found]
         records = []
         for key, who in missing:
             subject = Subject(self.new_pseudonym(), AESGCM.generate_key(256))
             found[who] = subject
-            wrapped = self._wrap(subject)
-            records.append((key, who[0], subject.pseudonym, wrapped, self._keys.kek_id))
+            records.append((key, who[0], subject.pseudonym, _wrap(subject, ring), ring.current))
         if records:
             await connection.copy_records_to_table(
                 "subject_key",
@@ -88,22 +83,55 @@ class SubjectKeys:
 
     async def by_pseudonym(self, connection: Any, pseudonym: str) -> Subject:
         """Give the subject that the log knows under a pseudonym; without a key once erased."""
-        wrapped = await connection.fetchval(
-            "SELECT wrapped_dek FROM subject_key WHERE pseudonym = $1", pseudonym
+        row = await connection.fetchrow(
+            "SELECT pseudonym, wrapped_dek, kek_id FROM subject_key WHERE pseudonym = $1",
+            pseudonym,
         )
-        return Subject(pseudonym, self._unwrap(wrapped, pseudonym))
+        return _subject(row, self._keys.keks.ring())
 
-    def _wrap(self, subject: Subject) -> bytes:
-        nonce = os.urandom(12)
-        assert subject.dek is not None
-        return nonce + AESGCM(self._keys.kek).encrypt(
-            nonce, subject.dek, subject.pseudonym.encode()
+    async def rewrap(self, connection: Any) -> int:
+        """Wrap every living key under a new key-encryption key; give how many there are.
+
+        The caller holds the sequencer's lock and destroys the old key after COMMIT.
+        """
+        rows = await connection.fetch(
+            "SELECT pseudonym, wrapped_dek, kek_id FROM subject_key "
+            "WHERE wrapped_dek IS NOT NULL FOR UPDATE"  # an erasure waits, it is never undone
         )
+        self._keys.keks.add()
+        ring = self._keys.keks.ring()
+        found = [_subject(row, ring) for row in rows]
+        subjects = [subject for subject in found if subject.dek is not None]
+        await connection.execute(
+            "UPDATE subject_key k SET wrapped_dek = n.wrapped, kek_id = $3 "
+            "FROM unnest($1::text[], $2::bytea[]) AS n (pseudonym, wrapped) "
+            "WHERE k.pseudonym = n.pseudonym",
+            [subject.pseudonym for subject in subjects],
+            [_wrap(subject, ring) for subject in subjects],
+            ring.current,
+        )
+        return len(subjects)
 
-    def _unwrap(self, wrapped: bytes | None, pseudonym: str) -> bytes | None:
-        if wrapped is None:
-            return None
-        return AESGCM(self._keys.kek).decrypt(wrapped[:12], wrapped[12:], pseudonym.encode())
+    @property
+    def keks(self) -> KeyEncryptionKeys:
+        """The keys that wrap."""
+        return self._keys.keks
+
+
+def _wrap(subject: Subject, ring: KekRing) -> bytes:
+    nonce = os.urandom(12)
+    assert subject.dek is not None
+    cipher = ring.ciphers[ring.current]
+    return nonce + cipher.encrypt(nonce, subject.dek, subject.pseudonym.encode())
+
+
+def _subject(row: Any, ring: KekRing) -> Subject:
+    pseudonym, wrapped = row["pseudonym"], row["wrapped_dek"]
+    # A row restored from a backup must not undo an erasure, nor stop the log.
+    if wrapped is None or ring.is_destroyed(row["kek_id"]):
+        return Subject(pseudonym, None)
+    cipher = ring.ciphers[row["kek_id"]]
+    return Subject(pseudonym, cipher.decrypt(wrapped[:12], wrapped[12:], pseudonym.encode()))
 
 
 def stored_body(event: Accepted, subject: Subject | None) -> bytes:

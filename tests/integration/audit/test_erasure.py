@@ -98,6 +98,44 @@ async def test_after_erasure_nothing_is_readable_and_old_proofs_verify(audit, cl
     await emitter.close()
 
 
+async def test_after_rotation_a_restored_key_row_opens_nothing_and_survivors_do(
+    audit, clean_postgres
+):
+    client, emitter = audit.client("gateway"), audit.client("inference")
+    gone, kept = prediction(1, data_subject=MARKER), prediction(2, data_subject="card:kept")
+    await deliver(emitter, [gone, kept])
+    connection = await asyncpg.connect(clean_postgres)
+    backup = await connection.fetch("SELECT pseudonym, wrapped_dek, kek_id FROM audit.subject_key")
+    erase = ("audit:erase",)
+    await _call(client, "POST", "/v1/audit/erasures", {"data_subject": MARKER}, erase)
+    keys = audit.state_dir / "audit"
+    old = {path.name for path in keys.glob("kek-*.key")}
+    rotated = await _call(client, "POST", "/v1/audit/keys:rotate", None, erase)
+    assert rotated.status == 200, rotated.body
+    assert rotated.json()["subject_keys"] == 1
+    assert len(old & {path.name for path in keys.glob("kek-*.key")}) == 0
+
+    personal = ("audit:read", "audit:personal")
+    shown = await _call(client, "GET", f"/v1/audit/events/{kept.id}", scopes=personal)
+    assert shown.json()["data_subject"] == "card:kept"
+    again = prediction(3, data_subject="card:kept")
+    await deliver(emitter, [again])
+    shown = await _call(client, "GET", f"/v1/audit/events/{again.id}", scopes=personal)
+    assert shown.json()["data_subject"] == "card:kept"
+
+    await connection.executemany(
+        "UPDATE audit.subject_key SET wrapped_dek = $2, kek_id = $3 WHERE pseudonym = $1",
+        [tuple(row) for row in backup],
+    )
+    await connection.close()
+    shown = await _call(client, "GET", f"/v1/audit/events/{gone.id}", scopes=personal)
+    assert shown.json()["data_subject"] == "erased"
+    late = await deliver(emitter, [prediction(4, data_subject=MARKER)])
+    assert late.json()["results"][0]["status"] == "appended"
+    await client.close()
+    await emitter.close()
+
+
 async def test_a_wrong_erasure_is_refused_by_field(audit):
     client = audit.client("gateway")
     for body in ({}, {"data_subject": ""}, {"data_subject": 7}, {"data_subject": "a", "x": 1}):
