@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.inference.adapters.repository import ModelRepository
 from services.inference.domain.model import TabularModel
 from services.inference.domain.ports import Rows, Scores
+from services.inference.domain.repository import Repository
 from services.inference.errors import InferenceFailedError
 from services.inference.metrics import InferenceMetrics
 
@@ -31,7 +31,7 @@ class TabularAnswer:
 class DataPlane:
     """Runs models by name."""
 
-    def __init__(self, repository: ModelRepository, metrics: InferenceMetrics) -> None:
+    def __init__(self, repository: Repository, metrics: InferenceMetrics) -> None:
         self.repository = repository
         self._metrics = metrics
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from services.inference.adapters.repository import ModelRepository
 from services.inference.domain.lifecycle import VersionState, VersionStatus
+from services.inference.domain.repository import Repository
 from services.inference.errors import ModelNotLoadedError
 
 router = APIRouter(tags=["models"])
@@ -14,7 +14,7 @@ router = APIRouter(tags=["models"])
 @router.get("/models", summary="List models with their metadata")
 async def list_models(request: Request) -> dict[str, Any]:
     """List all models; `models` is the same list under the name that the mission's clients read."""
-    repository: ModelRepository = request.state.scoring.plane.repository
+    repository: Repository = request.state.scoring.plane.repository
     items = [_entry(repository, name) for name in repository.names()]
     return {"items": items, "next": None, "models": items}
 
@@ -22,7 +22,7 @@ async def list_models(request: Request) -> dict[str, Any]:
 @router.get("/models/{name}", summary="One model")
 async def one_model(name: str, request: Request) -> dict[str, Any]:
     """Describe one model, with the metadata of the version that serves."""
-    repository: ModelRepository = request.state.scoring.plane.repository
+    repository: Repository = request.state.scoring.plane.repository
     entry = _entry(repository, name)
     try:
         model = repository.serving(name)
@@ -47,7 +47,7 @@ async def one_model(name: str, request: Request) -> dict[str, Any]:
     }
 
 
-def _entry(repository: ModelRepository, name: str) -> dict[str, Any]:
+def _entry(repository: Repository, name: str) -> dict[str, Any]:
     versions = repository.versions(name)
     serving = next((item for item in versions if item.state is VersionState.READY), None)
     manifest = repository.manifest(name, (serving or versions[0]).version)
