@@ -20,14 +20,12 @@ DATA = "tabular/online-retail-ii/transactions.parquet"
 CUT = np.datetime64("2011-11-09")
 ITEM_LINES_MIN = 10
 RIDGE = 200.0
-NEIGHBOURS = 200
 _DECAY_DAYS, _RECENT_DAYS, _TOP = 60.0, 30.0, 10
 Matrix = NDArray[np.float64]
 # Published-protocol figures of the feature note, section 14: recall, NDCG, hit rate at 10.
 REFERENCE = {
     "popularity, all time": (0.086, 0.088, 0.491),
     "popularity, last 30 days": (0.139, 0.141, 0.643),
-    "item neighbours (cosine)": (0.212, 0.211, 0.690),
     "EASE, ridge 200": (0.230, 0.233, 0.698),
     "personal frequency + recent popularity": (0.325, 0.333, 0.825),
     "**Gatehouse: decayed frequency + EASE + recent**": (0.336, 0.343, 0.828),
@@ -41,7 +39,6 @@ class Baskets:
     Attributes:
         counts: shape (users, items), distinct invoices of the user with the item.
         decayed: shape (users, items), sum of `exp(-age / 60 d)` over these invoices.
-        lines: shape (items,), all lines before the cut.
         recent: shape (items,), lines of the last 30 days before the cut.
         truth: shape (users, items), bought after the cut.
         is_test: shape (users,), has something in `truth`.
@@ -49,7 +46,6 @@ class Baskets:
 
     counts: Matrix
     decayed: Matrix
-    lines: Matrix
     recent: Matrix
     truth: NDArray[np.bool_]
     is_test: NDArray[np.bool_]
@@ -89,15 +85,14 @@ def build(
     return Baskets(
         counts=counts,
         decayed=decayed,
-        lines=lines[kept].astype(np.float64),
         recent=recent.astype(np.float64),
         truth=truth,
-        is_test=truth.any(axis=1),
+        is_test=np.asarray(truth.any(axis=1), dtype=bool),
     )
 
 
-def ease(bought: Matrix, ridge: float = RIDGE, neighbours: int = NEIGHBOURS) -> Matrix:
-    """Item-to-item weights, shape (items, items), the strongest per row kept.
+def ease(bought: Matrix, ridge: float = RIDGE) -> Matrix:
+    """Item-to-item weights, shape (items, items), diagonal 0.
 
     Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
     """
@@ -106,18 +101,7 @@ def ease(bought: Matrix, ridge: float = RIDGE, neighbours: int = NEIGHBOURS) -> 
     precision = np.linalg.inv(gram)
     weights = -precision / np.diag(precision)
     np.fill_diagonal(weights, 0.0)
-    if neighbours < len(weights):
-        cut = np.partition(np.abs(weights), -neighbours, axis=1)[:, -neighbours]
-        weights[np.abs(weights) < cut[:, None]] = 0.0
     return np.asarray(weights)
-
-
-def neighbours(bought: Matrix) -> Matrix:
-    """Cosine similarity of items by the users who bought them, diagonal 0."""
-    norm = np.maximum(np.sqrt(bought.sum(axis=0)), 1e-12)
-    similar = (bought.T @ bought) / np.outer(norm, norm)
-    np.fill_diagonal(similar, 0.0)
-    return np.asarray(similar)
 
 
 def measure(scores: Matrix, truth: NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -139,17 +123,15 @@ def methods(baskets: Baskets) -> dict[str, Matrix]:
     """Scores of the test users by each method, in the order of `REFERENCE`."""
     test = baskets.is_test
     bought = (baskets.counts > 0).astype(np.float64)
-    shape = (int(test.sum()), len(baskets.lines))
+    shape = (int(test.sum()), len(baskets.recent))
     recent = baskets.recent / (2.0 * baskets.recent.max())
-    full = ease(bought, neighbours=len(baskets.lines))
-    pruned = ease(bought)
+    also_bought = bought[test] @ ease(bought)
     scores = (
-        np.broadcast_to(baskets.lines, shape),
+        np.broadcast_to(bought.sum(axis=0), shape),
         np.broadcast_to(baskets.recent, shape),
-        bought[test] @ neighbours(bought),
-        bought[test] @ full,
+        also_bought,
         baskets.counts[test] + recent,
-        baskets.decayed[test] + recent + 0.5 * (bought[test] @ pruned),
+        baskets.decayed[test] + recent + 0.5 * also_bought,
     )
     return dict(zip(REFERENCE, scores, strict=True))
 
@@ -162,8 +144,10 @@ def load(path: Path) -> Baskets:
     lines = parquet.read_table(path)
     is_article = compute.match_substring_regex(lines["stock_code"], r"^\d{5}")
     is_positive = compute.greater(lines["quantity"], 0)
-    known = compute.is_valid(lines["customer_id"])
-    lines = lines.filter(compute.and_(compute.and_(is_article, is_positive), known))
+    is_priced = compute.greater(lines["unit_price"], 0)
+    is_named = compute.is_valid(lines["customer_id"])
+    kept = compute.and_(compute.and_(is_article, is_positive), compute.and_(is_priced, is_named))
+    lines = lines.filter(kept)
     age = (CUT - lines["invoice_ts"].to_numpy()) / np.timedelta64(1, "D")
     codes = {
         name: np.unique(lines[name].to_numpy(), return_inverse=True)[1].astype(np.int64)
@@ -187,16 +171,18 @@ def run(out: Path) -> None:
             found = measure(values, baskets.truth[baskets.is_test])
             rows.append([name, _text(REFERENCE[name]), _text(found)])
             progress.advance(steps)
-    users, items = int(baskets.is_test.sum()), len(baskets.lines)
+    users, items = int(baskets.is_test.sum()), len(baskets.recent)
     text = f"""## Next-month repurchase, Online Retail II
 
 `python -m training.benchmarks.online_retail` wrote this section.
 Run: {machine(("numpy", "pyarrow"))}.
 
-Data: Online Retail II (Chen 2019, CC BY 4.0). Positive lines with a customer and an article number;
-train before {CUT}, test after it; {items} items with at least {ITEM_LINES_MIN} lines, {users} users,
-{int(baskets.truth.sum())} pairs to find. Columns are Recall@10 / NDCG@10 / Hit@10, recall and ideal
-gain over min(10, n). The reference is an earlier run of the same protocol.
+Data: Online Retail II (Chen 2019, CC BY 4.0). Positive lines with a customer and an article
+number; train before {CUT}, test after it; {items} items with at least {ITEM_LINES_MIN} lines,
+{users} users, {int(baskets.truth.sum())} pairs to find. Columns are Recall@10 / NDCG@10 / Hit@10,
+recall and ideal gain over min(10, n). The reference is an earlier run of the same protocol; it also
+names item neighbours (.212 / .211 / .690), whose normalisation it does not state; plain cosine gave
+.152 here. Keeping only the 200 strongest EASE weights per row costs .004 to .007 of recall.
 
 {table(("method", "reference", "here"), rows)}
 """
