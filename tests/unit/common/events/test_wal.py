@@ -259,4 +259,6 @@ def test_after_a_clean_stop_of_a_delivered_log_new_records_are_read_and_survive_
     again.append([b"two"])
     assert again.read(10, 1 << 20)[0] == [b"two"]
     crash(again)
-    assert drain(opened(directory)) == [b"two"]
+    last = opened(directory)
+    assert drain(last) == [b"two"]
+    last.close()
