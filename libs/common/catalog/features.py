@@ -25,6 +25,7 @@ FEATURES = Service(
             "/get-online-features",
             "features:read",
             "Feast-compatible online read",
+            "planned",
             body_bytes_max=1 * MIB,
             retry_safe=True,
             error_shape="feast",
