@@ -171,7 +171,8 @@ def generate(seed: int, users: int | Ints, days: int, start_ms: int) -> Sessions
     item = _items(seed, visits, index, keys)
     price = item_prices(seed)[item]
     gap_s = np.where(visits.is_buying[index], 55.0, 35.0) * (0.3 - np.log(draws.uniform(keys, 5)))
-    elapsed_ms = (np.cumsum(gap_s) * 1000).astype(np.int64)
+    # Whole milliseconds before the running sum: integers do not depend on who else is generated.
+    elapsed_ms = np.cumsum((gap_s * 1000).astype(np.int64))
     first = np.repeat(np.cumsum(views) - views, views)
     view_ms = visits.start_ms[index] + elapsed_ms - elapsed_ms[first]
 
