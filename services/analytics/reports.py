@@ -92,7 +92,7 @@ class Reports:
         question = Filters("prediction", request.model, None, request.release, None)
         figures = [
             await self._store.read(tenant, part, filters)
-            for filters in (question, Filters("verdict"))
+            for filters in (question, Filters("verdict", histograms=()))
             for part in (window, window.previous())
         ]
         series, before, verdicts, verdicts_before = figures

@@ -58,7 +58,7 @@ class Analytics:
             "prediction", request.model, request.version, request.release, request.route
         )
         series = await self._store.read(tenant, window, filters)
-        verdicts = await self._store.read(tenant, window, Filters("verdict"))
+        verdicts = await self._store.read(tenant, window, Filters("verdict", histograms=()))
         previous = None
         if request.compare == "previous":
             previous = aggregate(await self._store.read(tenant, window.previous(), filters))

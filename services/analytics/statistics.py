@@ -26,7 +26,7 @@ class Statistics:
     ) -> schemas.DriftReport:
         """Compare the last closed window with the one before, per model version."""
         window = closed_window(now, query.time_window_minutes)
-        filters = Filters("prediction", query.model, query.version)
+        filters = Filters("prediction", query.model, query.version, histograms=_NUMBERS)
         current = _by_version(await self._reader.read(tenant, window, filters))
         before = _by_version(await self._reader.read(tenant, window.previous(), filters))
         found = {
@@ -59,7 +59,9 @@ class Statistics:
             NotFoundError: neither version was seen in the window.
         """
         window = closed_window(now, query.time_window_minutes)
-        series = await self._reader.read(tenant, window, Filters("prediction", query.model))
+        series = await self._reader.read(
+            tenant, window, Filters("prediction", query.model, histograms=())
+        )
         versions = _by_version(series)
         a = versions.get((query.model, query.version_a), Aggregate())
         b = versions.get((query.model, query.version_b), Aggregate())

@@ -52,19 +52,20 @@ _SERIES_WHERE = (
 )
 
 
-def _select(name: str, what: str, group: str) -> str:
-    """Read hours in the middle of a window and minutes at its edges."""
+def _select(name: str, what: str, group: str, extra: str = "") -> str:
+    """Read hours in the middle of a window and minutes at its edges.
+
+    Each series is looked up by the primary key of its rows: the planner cannot know how few series
+    a filter leaves, and would read every row of the period instead.
+    """
     picked = f"WITH picked AS (SELECT s.* FROM series s WHERE {_SERIES_WHERE}) "
     source = (
         f"SELECT * FROM {name}_hours WHERE period >= $2 AND period < $3 "
-        "AND series_id IN (SELECT id FROM picked) UNION ALL "
+        f"AND series_id = p.id{extra} UNION ALL "
         f"SELECT * FROM {name}_minutes WHERE (period >= $1 AND period < $2 "
-        "OR period >= $3 AND period < $4) AND series_id IN (SELECT id FROM picked)"
+        f"OR period >= $3 AND period < $4) AND series_id = p.id{extra}"
     )
-    return (
-        f"{picked}SELECT {what} FROM ({source}) r JOIN picked p ON p.id = r.series_id "
-        f"GROUP BY {group}"
-    )
+    return f"{picked}SELECT {what} FROM picked p CROSS JOIN LATERAL ({source}) r GROUP BY {group}"
 
 
 _SUM_OF = ", ".join(f"sum(r.{name}) AS {name}" for name in ADDITIVE)
@@ -77,6 +78,7 @@ _READ_BUCKETS = _select(
     "histogram",
     "p.id, r.metric, r.bucket AS value, sum(r.n)::bigint AS n",
     "p.id, r.metric, r.bucket",
+    " AND metric = ANY($11)",
 )
 _READ_CATEGORIES = _select(
     "category", "p.id, r.metric, r.value, sum(r.n)::bigint AS n", "p.id, r.metric, r.value"
@@ -182,7 +184,7 @@ class RollupStore:
             rows = await connection.fetch(_READ_SUMS, *args)
             if not rows:
                 return []
-            buckets = await connection.fetch(_READ_BUCKETS, *args)
+            buckets = await connection.fetch(_READ_BUCKETS, *args, list(filters.histograms))
             categories = await connection.fetch(_READ_CATEGORIES, *args)
         found = {row["id"]: _figures_of(row) for row in rows}
         for row in buckets:

@@ -11,13 +11,17 @@ from services.analytics.domain.windows import Window
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which series of a tenant to read; None means all."""
+    """Which series of a tenant to read; None means all.
+
+    `histograms` names the metrics whose histograms are wanted: they are most of what is read.
+    """
 
     kind: str = "prediction"
     model: str | None = None
     version: str | None = None
     release: str | None = None
     route: str | None = None
+    histograms: tuple[str, ...] = ("latency_ms",)
 
 
 @dataclass(slots=True)
