@@ -105,11 +105,12 @@ def _entry(variable: str, effect: str, default: str = "", aliases: list[str] | N
     return "\n".join([*lines, f"#{variable}={default}"])
 
 
-def _fields(owner: type[ServiceSettings], inherited: set[str]) -> Iterator[str]:
+def _fields(owner: type[ServiceSettings], inherited: set[tuple[str, ...]]) -> Iterator[str]:
     for name, field in owner.model_fields.items():
-        if name in inherited:
+        variables = variables_of(field, name)
+        if tuple(variables) in inherited:
             continue
-        variable, *aliases = variables_of(field, name)
+        variable, *aliases = variables
         default = field.get_default(call_default_factory=True)
         yield _entry(variable, field.description or "", _shown(default), aliases)
 
@@ -124,7 +125,7 @@ def render() -> str:
         _title("every service"),
         *_fields(ServiceSettings, set()),
     ]
-    common = set(ServiceSettings.model_fields)
+    common = {tuple(variables_of(f, name)) for name, f in ServiceSettings.model_fields.items()}
     for service in SERVICES:
         own = list(_fields(settings_class(service), common))
         parts += [_title(service), *own] if own else []
