@@ -14,9 +14,9 @@ MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 
 class Labelled(Generic[MetricT]):
-    """A metric whose children are looked up once per label set: 11 look-ups stand in each score.
+    """A metric whose children are looked up once per label set: each score needs eleven.
 
-    The library's own look-up takes a lock and checks names each time, about 3 us.
+    The library's own look-up takes a lock and checks the values each time.
     """
 
     def __init__(self, metric: MetricT) -> None:

@@ -1,6 +1,5 @@
 """A model repository of tiny XGBoost models, packaged by the same code as the released ones."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -89,7 +88,3 @@ def reseal(directory: Path) -> None:
     document = json.loads((directory / "manifest.json").read_text())
     files = [describe_file(directory, entry["path"]).model_dump() for entry in document["files"]]
     edit_manifest(directory, files=files)
-
-
-def sha256(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()

@@ -11,7 +11,7 @@ import numpy as np
 
 # Bounds of the length buckets, in tokens; longer ones share the last.
 LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
-# Weight of one observation; about 20 batches halve twice.
+# Weight of one observation: half of a change is learnt within 7 batches.
 _EWMA_WEIGHT = 0.1
 # One odd batch (a page fault, a preempted core) must not throw the prediction off.
 _RATIO_MIN, _RATIO_MAX = 0.1, 10.0

@@ -22,7 +22,7 @@ from services.inference.metrics import InferenceMetrics
 
 # A clock that runs ahead further than this is wrong (notes/features.md section 4).
 _AHEAD_MS_MAX = 5 * 60_000
-# Rows answered in one turn of the event loop: about 5 ms.
+# Rows answered in one turn of the event loop; a row was measured at about 0.15 ms.
 _ROWS_PER_TURN = 16
 # Reasons of the reader that mean: nothing stored could be read, the row knows the request only.
 _BLIND_REASONS = frozenset({"redis_unavailable", "store_not_ready"})
