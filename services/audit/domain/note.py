@@ -12,15 +12,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from services.audit.domain.ports import Verify
 from services.audit.domain.tree import SIZE_MAX, VerificationError
 
 ED25519 = 0x01
 SIGNATURES_MAX = 64
 _PREFIX = "— "
 _NAME = re.compile(r"[^\s+]+")
-
-# Checks an Ed25519 signature; raises VerificationError when it does not hold.
-Verify = Callable[[bytes, bytes, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ class EmitterSettings(ServiceSettings):
 
 
 async def test_every_acknowledged_event_is_in_the_log_once_although_audit_was_killed(
-    state_dir: Path, clean_postgres: str
+    own_state: Path, clean_postgres: str
 ):
-    audit = AuditProcess(state_dir, clean_postgres)
-    settings = EmitterSettings.load(state_dir=state_dir, audit_url=audit.url)
+    audit = AuditProcess(own_state, clean_postgres)
+    settings = EmitterSettings.load(state_dir=own_state, audit_url=audit.url)
     platform = build_platform("inference", settings)
     platform.health.started()
     emitted: list[str] = []
