@@ -17,6 +17,7 @@ from services.guardrails import (
     presidio_routes,
     protocol_errors,
     routes,
+    stream_routes,
 )
 from services.guardrails.adapters.builtin_policies import BuiltinPolicies
 from services.guardrails.adapters.local import Detector, LocalValidator
@@ -107,6 +108,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
             presidio_routes.router,
             moderation_routes.router,
             bedrock_routes.router,
+            stream_routes.router,
         ],
         events=events,
         render_error=protocol_errors.render,

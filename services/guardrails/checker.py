@@ -13,6 +13,7 @@ from libs.common.context import current
 from libs.common.events.envelope import Event, EventEmitter, event_for_request
 from libs.common.ids import uuid7
 from services.guardrails.domain.guard import Ask, Guard, Outcome
+from services.guardrails.domain.policy import Policy
 from services.guardrails.domain.verdict import Action, Decision
 from services.guardrails.errors import BusyError, TextTooLongError
 
@@ -105,27 +106,41 @@ class Checker:
         joined = {"batch_id": batch_id} if batch_id else {}
         await self._events.emit(
             *(
-                self._event(outcome, decision, text, ids[index], latency_ms, joined, index)
+                self._event(
+                    outcome.policy,
+                    decision,
+                    self.guard.digest(tenant, text),
+                    ids[index],
+                    latency_ms,
+                    joined,
+                    index,
+                )
                 for index, (decision, text) in enumerate(zip(outcome.decisions, texts, strict=True))
             )
         )
         return Checked(outcome, ids, latency_ms)
 
+    async def record(
+        self, policy: Policy, decision: Decision, digest: str, latency_ms: float
+    ) -> str:
+        """Record the decision about a stream; give the id of its event."""
+        event = self._event(policy, decision, digest, uuid7(), latency_ms, {}, 0)
+        await self._events.emit(event)
+        return event.id
+
     def _event(
         self,
-        outcome: Outcome,
+        policy: Policy,
         decision: Decision,
-        text: str,
+        digest: str,
         event_id: str,
         latency_ms: float,
         joined: dict[str, Any],
         index: int,
     ) -> Event:
-        caller = current().caller
-        digest = self.guard.digest(caller.tenant if caller else "", text)
         data = {
-            "policy": outcome.policy.id,
-            "version": outcome.policy.version,
+            "policy": policy.id,
+            "version": policy.version,
             "action": decision.action.value,
             "status": decision.status.value,
             "validators": [

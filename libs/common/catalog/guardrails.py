@@ -35,7 +35,6 @@ GUARDRAILS = Service(
             "/v1/guardrails/stream",
             "guardrails:check",
             "Live and streaming checks",
-            "planned",
         ),
         Route("GET", "/v1/guardrails/policies", "guardrails:read", "List policies", lane="admin"),
         Route(

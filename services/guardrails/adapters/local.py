@@ -63,7 +63,7 @@ class LocalValidator:
     """A detector as a validator."""
 
     def __init__(self, detector: Detector, pool: ThreadPoolExecutor) -> None:
-        self._detector = detector
+        self.detector = detector
         self._pool = pool
         self.name = detector.name
         self.kind = detector.kind
@@ -74,15 +74,15 @@ class LocalValidator:
     @property
     def version(self) -> str:
         """Version of the rules."""
-        return self._detector.version
+        return self.detector.version
 
     def parse(self, params: Mapping[str, Any]) -> Any:
         """Check and read the parameters."""
-        return self._detector.parse(params)
+        return self.detector.parse(params)
 
     async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
         """Judge the texts; those over INLINE_BYTES_MAX together, off the event loop."""
-        params = self._detector.parse(rule.params)
+        params = self.detector.parse(rule.params)
         size = sum(len(document.original.utf8.data) for document in documents)
         if size <= INLINE_BYTES_MAX:
             return self._all(documents, params)
@@ -90,4 +90,4 @@ class LocalValidator:
         return await loop.run_in_executor(self._pool, self._all, documents, params)
 
     def _all(self, documents: Sequence[Document], params: Any) -> list[Detection]:
-        return [self._detector.detect(document, params) for document in documents]
+        return [self.detector.detect(document, params) for document in documents]

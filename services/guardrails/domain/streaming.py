@@ -4,8 +4,9 @@
     for chunk in chunks: released = buffer.push(chunk)
     rest = buffer.finish()
 
-A finding shorter than `hold` is certain once `hold` characters stand behind its start; forms without
-a bound (URLs, tokens, keys in armour) hold from their start until they end, up to a cap, then block.
+A finding shorter than `hold` is certain once `hold` characters stand behind its start; forms
+without a bound (URLs, tokens, keys in armour) hold from their start until they end, up to a cap,
+then block.
 The outcome depends on the text alone, never on how it was cut into chunks: the released text equals
 the one-shot edit of the whole, because the whole is judged over the same characters.
 """
@@ -72,7 +73,7 @@ class Holdback:
         self._judge = judge
         self._edit = edit
         self._hold = hold
-        self._kept = ""
+        self.kept = ""
         self._offset = 0
         self._released = 0
         self._blocked = False
@@ -80,7 +81,7 @@ class Holdback:
     @property
     def total(self) -> int:
         """Characters received."""
-        return self._offset + len(self._kept)
+        return self._offset + len(self.kept)
 
     def push(self, chunk: str) -> Release | Blocked | None:
         """Take a chunk; give what became safe, if anything.
@@ -90,7 +91,7 @@ class Holdback:
         """
         if self._blocked:
             raise ValueError("the stream was blocked")
-        self._kept += chunk
+        self.kept += chunk
         return self._advance(self.total - self._hold, ended=False)
 
     def finish(self) -> Release | Blocked | None:
@@ -104,7 +105,7 @@ class Holdback:
                 return self._block("a form without an end is longer than the cap")
         if limit <= self._released and not ended:
             return None
-        judged = self._judge(self._kept)
+        judged = self._judge(self.kept)
         if judged.action is Action.BLOCK:
             return self._block("the policy blocks this text")
         spans = disjoint(judged.masked)
@@ -116,7 +117,7 @@ class Holdback:
         release = Release(
             self._released,
             self._offset + safe,
-            apply_edits(self._kept[start:safe], ready, self._edit),
+            apply_edits(self.kept[start:safe], ready, self._edit),
         )
         self._released = release.end
         self._forget()
@@ -124,12 +125,12 @@ class Holdback:
 
     def _before_open_form(self, limit: int) -> int:
         """Move the limit before a form whose end has not been seen: a word, or key armour."""
-        position = min(max(limit - self._offset, 0), len(self._kept))
+        position = min(max(limit - self._offset, 0), len(self.kept))
         start = self._released - self._offset
-        while position > start and not _SPACE.match(self._kept, position - 1):
+        while position > start and not _SPACE.match(self.kept, position - 1):
             position -= 1
-        for opened in _ARMOUR.finditer(self._kept, start):
-            if not _ARMOUR_END.search(self._kept, opened.end()):
+        for opened in _ARMOUR.finditer(self.kept, start):
+            if not _ARMOUR_END.search(self.kept, opened.end()):
                 position = min(position, opened.start())
                 break
         return self._offset + max(position, start)
@@ -149,10 +150,10 @@ class Holdback:
     def _forget(self) -> None:
         """Drop what is neither held nor context, at the start of a word."""
         surplus = self._released - self._offset - CONTEXT_CHARS
-        while surplus > 0 and not _SPACE.match(self._kept, surplus - 1):
+        while surplus > 0 and not _SPACE.match(self.kept, surplus - 1):
             surplus -= 1
         if surplus > 0:
-            self._kept = self._kept[surplus:]
+            self.kept = self.kept[surplus:]
             self._offset += surplus
 
     def _block(self, reason: str) -> Blocked:

@@ -1,0 +1,82 @@
+"""Judges the stretches of one stream under a policy and remembers what it found."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from services.guardrails.domain.decide import judge, overall
+from services.guardrails.domain.document import Document
+from services.guardrails.domain.operators import TenantKeys, edit
+from services.guardrails.domain.policy import Policy, ValidatorRule
+from services.guardrails.domain.streaming import Judged
+from services.guardrails.domain.verdict import Action, Decision, Span, Status, Verdict, strictest
+
+
+class StreamJudge:
+    """Pure validators over the stretches of one stream; state of one connection."""
+
+    def __init__(self, policy: Policy, detectors: Mapping[str, Any], keys: TenantKeys) -> None:
+        """Read the parameters of the policy's validators once.
+
+        Args:
+            policy: every validator of it must be in `detectors`.
+            detectors: pure validators by name.
+            keys: of the tenant.
+        """
+        self._policy = policy
+        self._keys = keys
+        self._rules: list[tuple[ValidatorRule, Any, Any]] = [
+            (rule, detectors[rule.name], detectors[rule.name].parse(rule.params))
+            for rule in policy.body.validators
+        ]
+        self._owners: dict[tuple[str, str], ValidatorRule] = {}
+        self._found: dict[str, Verdict] = {}
+
+    def __call__(self, text: str) -> Judged:
+        """Judge one stretch."""
+        document = Document(text)
+        masked: list[Span] = []
+        actions: list[Action] = []
+        for rule, detector, params in self._rules:
+            verdict = judge(text, rule, detector.detect(document, params), detector.version)
+            actions.append(verdict.action)
+            self._remember(verdict)
+            for span in verdict.spans:
+                if rule.action_of(span.label) is Action.MASK:
+                    self._owners[span.rule, span.label] = rule
+                    masked.append(span)
+        return Judged(tuple(masked), strictest(actions))
+
+    def edit(self, span: Span, text: str) -> str:
+        """Give the replacement of a masked span."""
+        rule = self._owners[span.rule, span.label]
+        return edit(rule.operator_of(span.label), span.label, text, self._keys)
+
+    def _remember(self, verdict: Verdict) -> None:
+        """Keep the strictest verdict of each validator, with every label seen."""
+        known = self._found.get(verdict.name)
+        scores = dict.fromkeys(verdict.labels, verdict.score)
+        for label, score in known.scores.items() if known else ():
+            scores[label] = max(score, scores.get(label, 0.0))
+        self._found[verdict.name] = Verdict(
+            verdict.name,
+            verdict.version,
+            verdict.status,
+            strictest([verdict.action, known.action if known else Action.ALLOW]),
+            max(verdict.score, known.score if known else 0.0),
+            scores=scores,
+        )
+
+    def decision(self, total: int, guarded: int, *, blocked: bool) -> Decision:
+        """Sum up the stream; spans are left out, their offsets were relative to stretches."""
+        verdicts: Sequence[Verdict] = tuple(self._found.values())
+        statuses: list[Status] = [verdict.status for verdict in verdicts]
+        action = strictest([verdict.action for verdict in verdicts])
+        return Decision(
+            action=Action.BLOCK if blocked else action,
+            score=max((verdict.score for verdict in verdicts), default=0.0),
+            text="",
+            verdicts=tuple(verdicts),
+            status=overall(statuses),
+            guarded=guarded,
+            total=total,
+        )
