@@ -10,6 +10,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from libs.common.redis_keys import tag as tag
+
 # What a caller catches to degrade: the server is gone, slow, loading, or the pool is exhausted.
 UNAVAILABLE: tuple[type[BaseException], ...] = (RedisError, OSError, TimeoutError)
 
@@ -36,12 +38,3 @@ def create_redis(dsn: str, *, timeout_s: float = 0.05, connections_max: int = 32
     )
     # `from_pool` owns the pool, so that closing the client closes its connections.
     return redis_asyncio.Redis.from_pool(pool)
-
-
-def tag(tenant: str, *parts: str) -> str:
-    """Build the hash-tagged middle of a key, `{tenant:a:b}`, with separators escaped."""
-    escaped = (
-        part.replace("%", "%25").replace("{", "%7B").replace("}", "%7D").replace(":", "%3A")
-        for part in (tenant, *parts)
-    )
-    return "{" + ":".join(escaped) + "}"

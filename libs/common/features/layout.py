@@ -27,7 +27,7 @@ from libs.common.features.windows import (
     SESSION_HORIZON_MS,
     USER_HORIZON_MS,
 )
-from libs.common.redis import tag
+from libs.common.redis_keys import tag
 
 MAGIC = 0x4647
 HEADER = struct.Struct("<HHIQQQIIQ")
