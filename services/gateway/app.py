@@ -21,6 +21,7 @@ from services.gateway.adapters.admission import Admission
 from services.gateway.adapters.authenticator import Authenticator
 from services.gateway.adapters.console_feed import ALL, ConsoleFeed
 from services.gateway.adapters.edge import Edge
+from services.gateway.adapters.gate import Gate, GateMetrics
 from services.gateway.adapters.ip_limiter import PostgresIpLimiter
 from services.gateway.adapters.key_limiter import RedisKeyLimiter
 from services.gateway.adapters.key_store import PostgresKeyStore
@@ -165,11 +166,13 @@ async def _opened(
 
 
 def _upstreams(platform: Platform, settings: GatewaySettings) -> dict[str, Upstream]:
+    metrics = GateMetrics(platform.registry)
     return {
         name: Upstream(
             name,
             settings.url_of(name),
             platform.signer,
+            Gate(name, metrics),
             connections_max=settings.upstream_connections_max,
             stream_idle_s=settings.stream_idle_s,
             body_receipt_s=settings.body_receipt_s,

@@ -138,7 +138,7 @@ class Exchange:
     async def refuse(self, error: ServiceError) -> None:
         """Answer with an error, in the shape of the route's protocol."""
         shape = self.route.error_shape if self.route else "problem"
-        data, media = render_error(error, self.path, shape)
+        data, media = render_error(error, f"urn:gatehouse:request:{self.context.request_id}", shape)
         headers = [
             (b"content-type", media),
             (b"content-length", str(len(data)).encode()),
@@ -193,8 +193,11 @@ def too_large(limit: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(f"This route takes at most {limit} bytes.", limit=limit)
 
 
-def render_error(error: ServiceError, path: str, shape: str) -> tuple[bytes, bytes]:
-    """Render an error as body and media type, in a protocol's own shape where it has one."""
+def render_error(error: ServiceError, instance: str, shape: str) -> tuple[bytes, bytes]:
+    """Render an error as body and media type, in a protocol's own shape where it has one.
+
+    `instance` names the request, not its path: a path may hold what a caller put there by mistake.
+    """
     text = error.detail or error.title
     if shape == "v2" or shape == "presidio":
         return orjson.dumps({"error": text}), b"application/json"
@@ -208,4 +211,4 @@ def render_error(error: ServiceError, path: str, shape: str) -> tuple[bytes, byt
             }
         }
         return orjson.dumps(document), b"application/json"
-    return orjson.dumps(problem_body(error, path)), PROBLEM_JSON.encode()
+    return orjson.dumps(problem_body(error, instance)), PROBLEM_JSON.encode()

@@ -7,6 +7,7 @@ that is never started would leak the connection.
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator
 
@@ -18,6 +19,8 @@ from libs.common.catalog import Route
 from libs.common.errors import DeadlineExceededError, ServiceError
 from libs.common.identity import IDENTITY_HEADER, Signer
 from services.gateway.adapters.exchange import ClientGoneError, Exchange, too_large
+from services.gateway.adapters.gate import JUDGED_TIMEOUT_S, Gate
+from services.gateway.domain import retries
 from services.gateway.domain.headers import for_caller, for_upstream
 from services.gateway.errors import ReceiptTimeoutError, UpstreamError, UpstreamUnavailableError
 
@@ -30,6 +33,9 @@ _CONNECT_TIMEOUT_S = 1.0
 _KEEPALIVE_S = 30
 _SKIP_AUTO = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
 _URLS_MAX = 2_048
+_NO_DEADLINE_S = 5.0
+# 501 is an honest answer and 503 a shed: neither means that the service is broken.
+_FAILURE_STATUSES = frozenset({500, 502, 504})
 _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 
@@ -69,6 +75,15 @@ class StreamedBody:
             more = bool(message.get("more_body"))
 
 
+Body = bytes | StreamedBody | None
+
+
+def _remaining_s(exchange: Exchange) -> float:
+    """Give the seconds of the deadline that the next hop may use."""
+    deadline = exchange.context.deadline
+    return (deadline - time.monotonic() if deadline else _NO_DEADLINE_S) - HOP_MARGIN_S
+
+
 class Upstream:
     """Calls one service on behalf of callers."""
 
@@ -77,6 +92,7 @@ class Upstream:
         service: str,
         base_url: str,
         signer: Signer | None,
+        gate: Gate,
         *,
         connections_max: int,
         stream_idle_s: float,
@@ -86,6 +102,7 @@ class Upstream:
         self.service = service
         self._base = base_url.rstrip("/")
         self._signer = signer
+        self.gate = gate
         self._connections_max = connections_max
         self._stream_idle_s = stream_idle_s
         self._body_receipt_s = body_receipt_s
@@ -108,11 +125,13 @@ class Upstream:
         """
         body = await self._body(exchange, route.body_bytes_max)
         if isinstance(body, StreamedBody):
-            await self._exchange(exchange, target, body)
+            await self._exchange(exchange, target, body, route)
             return
-        await self._watched(exchange, target, body)
+        await self._watched(exchange, target, body, route)
 
-    async def _watched(self, exchange: Exchange, target: str, body: bytes | None) -> None:
+    async def _watched(
+        self, exchange: Exchange, target: str, body: bytes | None, route: Route
+    ) -> None:
         """Run the exchange; a caller who leaves cancels it."""
         task = asyncio.current_task()
         assert task is not None
@@ -128,7 +147,7 @@ class Upstream:
         watch: asyncio.Task[object] = asyncio.ensure_future(exchange.receive())
         watch.add_done_callback(on_message)
         try:
-            await self._exchange(exchange, target, body)
+            await self._exchange(exchange, target, body, route)
         except asyncio.CancelledError:
             if not gone:
                 raise
@@ -138,24 +157,77 @@ class Upstream:
             watch.remove_done_callback(on_message)
             watch.cancel()
 
-    async def _exchange(
-        self, exchange: Exchange, target: str, body: bytes | StreamedBody | None
-    ) -> None:
-        response = await self._open(exchange, target, body)
+    async def _exchange(self, exchange: Exchange, target: str, body: Body, route: Route) -> None:
+        """Hold a turn at the gate from the first try to the last byte of the answer."""
+        remaining = _remaining_s(exchange)
+        await self.gate.enter(is_batch=route.lane == "batch", wait_s=remaining)
         try:
-            await self._relay(exchange, response)
+            response = await self._open_with_retry(exchange, target, body, route)
+            try:
+                await self._relay(exchange, response)
+            finally:
+                # A fully read answer gives its connection back; anything else closes it.
+                if response.content.at_eof() and not response.content.exception():
+                    response.release()
+                else:
+                    response.close()
         finally:
-            # A fully read answer gives its connection back; anything else closes it.
-            if response.content.at_eof() and not response.content.exception():
-                response.release()
-            else:
-                response.close()
+            self.gate.leave()
 
-    async def _open(
-        self, exchange: Exchange, target: str, body: bytes | StreamedBody | None
+    async def _open_with_retry(
+        self, exchange: Exchange, target: str, body: Body, route: Route
     ) -> aiohttp.ClientResponse:
-        deadline = exchange.context.deadline
-        remaining = (deadline - time.monotonic() if deadline else 5.0) - HOP_MARGIN_S
+        """Call; once more where that is safe, in the budget, and time is left."""
+        self.gate.budget.request(time.monotonic())
+        may_retry = retries.may_retry(
+            exchange.method,
+            retry_safe=route.retry_safe,
+            replayable=not isinstance(body, StreamedBody),
+        )
+        try:
+            response = await self._judged(exchange, target, body)
+            if response.status not in retries.RETRIED_STATUSES or not (
+                may_retry and self.gate.may_retry()
+            ):
+                return response
+            response.close()
+        except (UpstreamError, UpstreamUnavailableError) as error:
+            is_refusal = error.problem_code == "breaker_open"
+            if is_refusal or not (may_retry and self.gate.may_retry()):
+                raise
+        await asyncio.sleep(min(retries.delay_s(random.random()), _remaining_s(exchange)))
+        return await self._judged(exchange, target, body)
+
+    async def _judged(self, exchange: Exchange, target: str, body: Body) -> aiohttp.ClientResponse:
+        """Call once, and let the breaker and the concurrency limit learn from the outcome."""
+        self.gate.check_breaker()
+        granted = _remaining_s(exchange)
+        started = time.monotonic()
+        try:
+            response = await self._open(exchange, target, body)
+        except UpstreamUnavailableError:
+            self.gate.failed(connect=True)
+            raise
+        except UpstreamError:
+            self.gate.failed()
+            raise
+        except DeadlineExceededError:
+            if granted >= JUDGED_TIMEOUT_S:
+                self.gate.failed()
+            else:
+                self.gate.abandoned()
+            raise
+        except BaseException:
+            self.gate.abandoned()
+            raise
+        if response.status in _FAILURE_STATUSES:
+            self.gate.failed()
+        else:
+            self.gate.succeeded(time.monotonic() - started)
+        return response
+
+    async def _open(self, exchange: Exchange, target: str, body: Body) -> aiohttp.ClientResponse:
+        remaining = _remaining_s(exchange)
         if remaining <= 0:
             raise DeadlineExceededError(f"No time left to call {self.service}.")
         try:

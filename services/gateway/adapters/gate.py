@@ -1,0 +1,163 @@
+"""The gate in front of one upstream: breaker, adaptive concurrency, bounded queue, retry budget.
+
+Live calls go before batch ones; batch may fill nine tenths of the limit. A queued call leaves when
+its deadline passes: it is shed with 503, never sent to be thrown away.
+"""
+
+import asyncio
+import time
+from collections import deque
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from libs.common.logging import get_logger
+from services.gateway.domain.breaker import Breaker
+from services.gateway.domain.gradient import Gradient
+from services.gateway.domain.retries import RetryBudget
+from services.gateway.errors import UpstreamUnavailableError
+
+log = get_logger()
+
+_QUEUE_MAX = 2_048
+_BATCH_SHARE = 0.9
+# A caller who grants less than this cannot make a service look slow for everybody.
+JUDGED_TIMEOUT_S = 1.0
+_STATE_NUMBERS = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class GateMetrics:
+    """What the gates of all upstreams measure."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"gatehouse_gateway_{name}", text, ("upstream",), registry=registry)
+
+        self.limit = gauge("concurrency_limit", "Calls that may be in flight to a service.")
+        self.in_flight = gauge("upstream_in_flight", "Calls in flight to a service.")
+        self.queued = gauge("upstream_queued", "Calls that wait for their turn.")
+        self.breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open.")
+        self.outcomes = Counter(
+            "gatehouse_gateway_upstream_outcomes_total",
+            "Calls by outcome: ok, failed, shed, rejected (breaker), retried, retry_refused.",
+            ("upstream", "outcome"),
+            registry=registry,
+        )
+
+
+class Gate:
+    """Admits calls to one upstream and learns from their outcomes."""
+
+    def __init__(self, service: str, metrics: GateMetrics) -> None:
+        self.service = service
+        self.budget = RetryBudget()
+        self._breaker = Breaker()
+        self._gradient = Gradient()
+        self._in_flight = 0
+        self._live: deque[asyncio.Future[None]] = deque()
+        self._batch: deque[asyncio.Future[None]] = deque()
+        self._outcomes = {
+            name: metrics.outcomes.labels(service, name)
+            for name in ("ok", "failed", "shed", "rejected", "retried", "retry_refused")
+        }
+        metrics.limit.labels(service).set_function(lambda: self._gradient.limit)
+        metrics.in_flight.labels(service).set_function(lambda: self._in_flight)
+        metrics.queued.labels(service).set_function(lambda: len(self._live) + len(self._batch))
+        metrics.breaker.labels(service).set_function(lambda: _STATE_NUMBERS[self._breaker.state])
+
+    async def enter(self, *, is_batch: bool, wait_s: float) -> None:
+        """Wait for a turn.
+
+        Raises:
+            UpstreamUnavailableError: the queue is full, or no turn came within `wait_s`.
+        """
+        if self._has_room(is_batch=is_batch) and not (self._live or self._batch):
+            self._in_flight += 1
+            return
+        if len(self._live) + len(self._batch) >= _QUEUE_MAX:
+            raise self._shed("too many calls wait already")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._batch if is_batch else self._live
+        queue.append(turn)
+        try:
+            async with asyncio.timeout(wait_s):
+                await turn
+        except TimeoutError:
+            self._withdraw(queue, turn)
+            raise self._shed("its turn did not come in time") from None
+        except asyncio.CancelledError:
+            self._withdraw(queue, turn)
+            raise
+
+    def leave(self) -> None:
+        """Give the turn on."""
+        self._in_flight -= 1
+        self._wake()
+
+    def check_breaker(self) -> None:
+        """Ask the breaker.
+
+        Raises:
+            UpstreamUnavailableError: it is open.
+        """
+        wait = self._breaker.wait_s(time.monotonic())
+        if wait:
+            self._outcomes["rejected"].inc()
+            raise UpstreamUnavailableError(
+                f"{self.service} keeps failing and is left alone for a moment.",
+                code="breaker_open",
+                retry_after_s=max(1, round(wait)),
+            )
+
+    def succeeded(self, seconds: float) -> None:
+        """Report a good answer and its time to the first byte."""
+        before = self._breaker.state
+        self._breaker.succeeded(time.monotonic())
+        self._note(before)
+        self._gradient.sample(seconds, self._in_flight)
+        self._outcomes["ok"].inc()
+
+    def failed(self, *, connect: bool = False) -> None:
+        """Report a failed call."""
+        before = self._breaker.state
+        self._breaker.failed(time.monotonic(), connect=connect)
+        self._note(before)
+        self._gradient.dropped()
+        self._outcomes["failed"].inc()
+
+    def abandoned(self) -> None:
+        """Report a call that ended without a judgement."""
+        self._breaker.abandoned()
+
+    def may_retry(self) -> bool:
+        """Take a retry from the budget."""
+        allowed = self._breaker.state == "closed" and self.budget.allow(time.monotonic())
+        self._outcomes["retried" if allowed else "retry_refused"].inc()
+        return allowed
+
+    def _note(self, before: str) -> None:
+        if self._breaker.state != before:
+            log.warning("breaker changed", upstream=self.service, state=self._breaker.state)
+
+    def _has_room(self, *, is_batch: bool) -> bool:
+        limit = self._gradient.limit
+        return self._in_flight < (int(limit * _BATCH_SHARE) if is_batch else limit)
+
+    def _wake(self) -> None:
+        for queue, is_batch in ((self._live, False), (self._batch, True)):
+            while queue and self._has_room(is_batch=is_batch):
+                turn = queue.popleft()
+                if not turn.done():
+                    self._in_flight += 1
+                    turn.set_result(None)
+
+    def _withdraw(self, queue: deque[asyncio.Future[None]], turn: asyncio.Future[None]) -> None:
+        if turn.done() and not turn.cancelled():
+            self.leave()  # the turn came at the very moment of giving up
+        elif turn in queue:
+            queue.remove(turn)
+
+    def _shed(self, why: str) -> UpstreamUnavailableError:
+        self._outcomes["shed"].inc()
+        return UpstreamUnavailableError(
+            f"{self.service} is at its limit: {why}.", code="shed", retry_after_s=1
+        )

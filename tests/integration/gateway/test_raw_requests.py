@@ -1,0 +1,111 @@
+"""Attacks that no HTTP client would send, over raw sockets: framing, paths, headers, leaks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import RunningGateway, running_gateway
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def gateway(
+    state_dir: Path, clean_postgres: str, redis_url: str
+) -> AsyncIterator[RunningGateway]:
+    async with running_gateway(
+        state_dir, clean_postgres, redis_url, ip_burst_per_s=1000, ip_limit_requests=1000
+    ) as running:
+        yield running
+
+
+async def raw(gateway: RunningGateway, head: str, body: bytes = b"") -> bytes:
+    """Send bytes as they are and give everything that comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    text = head.replace("\n", "\r\n").replace("KEY", gateway.demo_key)
+    writer.write(text.encode("latin-1") + b"\r\n\r\n" + body)
+    try:
+        async with asyncio.timeout(3):
+            return await reader.read(4096)
+    finally:
+        writer.close()
+
+
+def reached(gateway: RunningGateway) -> list[str]:
+    """Give the targets that reached any service beyond the gateway's own polls."""
+    polls = {"/health", "/openapi.json"}
+    return [
+        request.target
+        for upstream in gateway.upstreams.values()
+        for request in upstream.received
+        if request.target not in polls
+    ]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /../models HTTP/1.1\nHost: a\nX-API-Key: KEY",
+        "GET /%2e%2e/models HTTP/1.1\nHost: a\nX-API-Key: KEY",
+        "GET /models/%252e%252e HTTP/1.1\nHost: a\nX-API-Key: KEY",
+        "GET //models HTTP/1.1\nHost: a\nX-API-Key: KEY",
+        "GET /models;x HTTP/1.1\nHost: a\nX-API-Key: KEY",
+        "GET /models\\x HTTP/1.1\nHost: a\nX-API-Key: KEY",
+        "GET /models/a%00 HTTP/1.1\nHost: a\nX-API-Key: KEY",
+        "POST /score/fraud HTTP/1.1\nHost: a\nX-API-Key: KEY\nContent-Length: 2\n"
+        "Transfer-Encoding: chunked",
+        "POST /score/fraud HTTP/1.1\nHost: a\nX-API-Key: KEY\nContent-Length: 2\nContent-Length: 3",
+        "GET /models HTTP/1.1\nHost: a\nHost: b\nX-API-Key: KEY",
+        "GET /models HTTP/1.1\nHost: a\nX-API-Key: KEY\nX-API-Key: KEY",
+        "GET /models HTTP/1.1\nHost: a\nX-API-Key: KEY\nAuthorization: Bearer KEY",
+        "GET /models HTTP/1.1\nHost: a\n X-Folded: KEY",
+        "POST /score/fraud HTTP/1.1\nHost: a\nX-API-Key: KEY\nContent-Length: -1",
+    ],
+)
+async def test_ambiguous_requests_are_refused(gateway: RunningGateway, head: str) -> None:
+    answer = await raw(gateway, head, b"{}")
+    assert answer.startswith(b"HTTP/1.1 400"), answer[:200]
+    assert reached(gateway) == []
+
+
+async def test_a_bad_chunk_never_completes_a_request(gateway: RunningGateway) -> None:
+    head = "POST /score/fraud HTTP/1.1\nHost: a\nX-API-Key: KEY\nTransfer-Encoding: chunked"
+    answer = await raw(gateway, head, b"5\r\nhelloX\r\n0\r\n\r\n")
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    assert reached(gateway) == []
+
+
+async def test_a_huge_announced_body_is_refused_before_it_is_sent(gateway: RunningGateway) -> None:
+    head = "POST /score/fraud HTTP/1.1\nHost: a\nX-API-Key: KEY\nContent-Length: 10000000000"
+    assert (await raw(gateway, head)).startswith(b"HTTP/1.1 413")
+
+
+async def test_a_request_behind_a_refused_one_is_not_smuggled(gateway: RunningGateway) -> None:
+    head = "POST /score/fraud HTTP/1.1\nHost: a\nX-API-Key: KEY\nContent-Length: 70000"
+    smuggled = b"GET /models HTTP/1.1\r\nHost: a\r\nX-API-Key: x\r\n\r\n"
+    answer = await raw(gateway, head, smuggled)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert reached(gateway) == []
+
+
+async def test_an_upgrade_on_a_plain_route_is_not_one(gateway: RunningGateway) -> None:
+    head = "GET /models HTTP/1.1\nHost: a\nX-API-Key: KEY\nConnection: upgrade\nUpgrade: h2c"
+    await raw(gateway, head)
+    for request in gateway.upstreams["inference"].received:
+        assert not request.header("upgrade")
+
+
+async def test_credentials_appear_in_no_answer_log_or_event(
+    gateway: RunningGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canary = "gh_CANARYCANARY_" + "s" * 49
+    for path in ("/models", f"/unknown/{canary}", f"/models?token={canary}"):
+        _, body, headers = await gateway.call("GET", path, key=canary)
+        assert "ssssssss" not in str(headers)
+        assert "ssssssss" not in str(body)
+    written = capsys.readouterr()
+    assert "ssssssss" not in written.out + written.err
+    assert "ssssssss" not in str([event.to_wire() for event in gateway.recorder.events])
+    assert b"ssssssss" not in (await gateway.call("GET", "/metrics", key=None))[1]
