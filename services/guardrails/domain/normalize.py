@@ -37,7 +37,7 @@ _SPACED = re.compile(r"(?<![^\W_])[a-z](?:[ ._*-]{1,2}[a-z](?![^\W_])){2,}")
 _SEPARATORS = re.compile(r"[ ._*-]")
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
-_HEX = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2}[ :]?){6,}")
+_HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{2}(?:[ :]?[0-9a-fA-F]{2}){5,}")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~+-]*){2,}")
 
 

@@ -1,0 +1,63 @@
+"""Policies: drafts, versions, pointer, and no stale verdict after a change."""
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+BASE = "/v1/guardrails/policies"
+
+
+def draft(action: str) -> dict:
+    return {"validators": [{"name": "pii", "action": action}]}
+
+
+async def test_a_published_version_is_frozen_and_the_pointer_rolls_back(client, recorder):
+    ask = {"text": "mail jane@example.com"}
+
+    async def action() -> str:
+        return (await client.post("/v1/guardrails/validate", json=ask)).json()["action"]
+
+    assert await action() == "mask"
+    made = await client.post(BASE, json={"id": "strict", "draft": draft("block")})
+    assert made.status_code == 201
+    assert (await client.post(f"{BASE}/strict/publish")).json()["version"] == 1
+    assert await action() == "mask"
+    await client.post(f"{BASE}/strict/activate", json={"version": 1})
+    assert await action() == "block"
+    edited = await client.put(
+        f"{BASE}/strict/draft", json=draft("flag"), headers={"if-match": made.headers["etag"]}
+    )
+    assert edited.status_code == 200
+    assert await action() == "block"
+    assert (await client.post(f"{BASE}/strict/publish")).json()["version"] == 2
+    await client.post(f"{BASE}/strict/activate", json={"version": 2})
+    assert await action() == "flag"
+    await client.post(f"{BASE}/strict/activate", json={"version": 1})
+    assert await action() == "block"
+    changes = [event for event in recorder.events if event.type == "policy.changed"]
+    assert len(changes) == 5
+    assert {event.event_class for event in changes} == {"required"}
+
+
+async def test_an_old_draft_revision_is_a_conflict(client):
+    made = await client.post(BASE, json={"id": "mine", "draft": draft("mask")})
+    headers = {"if-match": made.headers["etag"]}
+    assert (await client.put(f"{BASE}/mine/draft", json=draft("flag"), headers=headers)).is_success
+    again = await client.put(f"{BASE}/mine/draft", json=draft("block"), headers=headers)
+    assert again.status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("rule", "pointer"),
+    [
+        ({"name": "nope"}, "/draft/validators/0/name"),
+        ({"name": "pii", "params": {"x": 1}}, "/draft/validators/0/params/x"),
+        ({"name": "regex", "params": {"patterns": {"p": "(?=a)"}}},
+         "/draft/validators/0/params/patterns/p"),
+        ({"name": "pii", "threshold": 2}, "/draft/validators/0/threshold"),
+    ],
+)  # fmt: skip
+async def test_a_draft_that_could_not_run_is_refused_by_pointer(client, rule, pointer):
+    reply = await client.post(BASE, json={"id": "bad", "draft": {"validators": [rule]}})
+    assert reply.status_code == 422
+    assert reply.json()["errors"][0]["pointer"] == pointer
+    assert (await client.get(BASE)).json()["items"] == []
