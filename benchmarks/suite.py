@@ -111,7 +111,7 @@ def proportional_mib(process: subprocess.Popen[bytes], layout: Layout) -> float:
     for root in roots:
         parent = psutil.Process(root)
         found |= {each.pid: each for each in (parent, *parent.children(recursive=True))}
-    return sum(each.memory_full_info().pss for each in found.values()) / 2**20
+    return float(sum(each.memory_full_info().pss for each in found.values())) / 2**20
 
 
 def figures(name: str, tally: Tally, seconds: float) -> dict[str, float]:

@@ -148,7 +148,7 @@ def _request(count: int, trace: int = 1) -> bytes:
         span.trace_id, span.span_id = trace.to_bytes(16), (number + 1).to_bytes(8)
         span.name, span.kind = f"span {number}", 2
         span.start_time_unix_nano, span.end_time_unix_nano = number, number + 2_000_000
-    return request.SerializeToString()
+    return bytes(request.SerializeToString())
 
 
 def test_the_sink_keeps_the_newest_spans_only() -> None:

@@ -1,0 +1,1 @@
+"""The chart, its examples, and the command that renders them."""
