@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -41,7 +42,7 @@ async def serving(
         yield client
 
 
-def _with_state(app, state):
+def _with_state(app: Any, state: Any) -> Any:
     async def run(scope, receive, send):
         scope["state"] = dict(state)
         await app(scope, receive, send)

@@ -6,7 +6,7 @@ pytestmark = pytest.mark.anyio
 BASE = "/v1/guardrails/policies"
 
 
-def draft(action: str) -> dict:
+def draft(action: str) -> dict[str, list[dict[str, str]]]:
     return {"validators": [{"name": "pii", "action": action}]}
 
 
@@ -14,7 +14,7 @@ async def test_a_published_version_is_frozen_and_the_pointer_rolls_back(client, 
     ask = {"text": "mail jane@example.com"}
 
     async def action() -> str:
-        return (await client.post("/v1/guardrails/validate", json=ask)).json()["action"]
+        return str((await client.post("/v1/guardrails/validate", json=ask)).json()["action"])
 
     assert await action() == "mask"
     made = await client.post(BASE, json={"id": "strict", "draft": draft("block")})

@@ -193,7 +193,8 @@ async def test_moderation_refuses_with_400_in_openais_shape(client, sent):
 
 
 async def test_bedrock_masks_without_echoing_the_match(client):
-    body = {"source": "INPUT", "content": [{"text": {"text": "mail jane@example.com"}}]}
+    block = {"text": "mail jane@example.com"}
+    body = {"source": "INPUT", "content": [{"text": block}]}
     reply = await client.post("/guardrail/default/version/1/apply", json=body)
     answer = reply.json()
     assert answer["action"] == "GUARDRAIL_INTERVENED"
@@ -202,7 +203,7 @@ async def test_bedrock_masks_without_echoing_the_match(client):
     assert (entity["type"], entity["action"]) == ("EMAIL", "ANONYMIZED")
     assert "jane" not in reply.text
     assert len(answer["usage"]) == 6
-    body["content"][0]["text"]["text"] = "fine"
+    block["text"] = "fine"
     calm = (await client.post("/guardrail/default/version/1/apply", json=body)).json()
     assert (calm["action"], calm["outputs"]) == ("NONE", [])
 

@@ -1,5 +1,7 @@
 """The WebSocket: releases join to the one-shot answer, a block ends the stream."""
 
+from typing import Any
+
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -16,15 +18,16 @@ def socket_client(settings, recorder):
         yield client
 
 
-def _run(client, text, size):
-    out, last = "", None
+def _run(client: TestClient, text: str, size: int) -> tuple[str, dict[str, Any]]:
+    out = ""
+    last: dict[str, Any] = {"type": "release"}
     with client.websocket_connect("/v1/guardrails/stream") as socket:
         socket.send_json({"type": "open"})
         for seq, start in enumerate(range(0, len(text), size)):
             piece = text[start : start + size]
             socket.send_json({"type": "text", "seq": seq, "delta": piece})
         socket.send_json({"type": "end"})
-        while last is None or last["type"] == "release":
+        while last["type"] == "release":
             last = socket.receive_json()
             out += last.get("text", "")
     return out, last

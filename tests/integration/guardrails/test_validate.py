@@ -46,10 +46,10 @@ async def test_the_second_check_comes_from_the_cache_and_redis_holds_no_text(cli
     assert (first["cached"], second["cached"]) == (False, True)
     assert second["text"] == first["text"]
     store = Redis.from_url(redis_url)
-    kept = b"".join(key + (store.get(key) or b"") for key in store.keys("*"))
-    assert b"verdicts:" in kept
-    assert b"jane" not in kept
-    assert b"4111" not in kept
+    kept = repr([(key, store.get(key)) for key in store.keys("*")])
+    assert "verdicts:" in kept
+    assert "jane" not in kept
+    assert "4111" not in kept
     assert all(store.ttl(key) > 0 for key in store.keys("verdicts:*"))
     store.close()
 

@@ -1,6 +1,7 @@
 """The neural port against a tiny V2 app: scores when it answers, ERROR when it does not."""
 
 import json
+from typing import Any
 
 import httpx2
 import pytest
@@ -18,12 +19,13 @@ class FakeV2:
     """Answers /infer and /config as told; records what it received."""
 
     def __init__(self, data, status=200) -> None:
-        self.data, self.status, self.seen = data, status, []
+        self.data, self.status = data, status
+        self.seen: list[tuple[str, str, Any]] = []
 
     async def __call__(self, scope, receive, send) -> None:
         body = (await receive()).get("body", b"")
         self.seen.append((scope["method"], scope["path"], json.loads(body) if body else None))
-        answer = {"error": "no such model"}
+        answer: dict[str, Any] = {"error": "no such model"}
         if self.status == 200 and scope["path"].endswith("/config"):
             answer = {"name": "guard", "parameters": {"labels": ["hate", "benign"]}}
         elif self.status == 200:
