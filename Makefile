@@ -75,7 +75,8 @@ lint: $(VENV)/.dev-stamp ## Check style, types and the borders between the packa
 
 .PHONY: models
 models: $(VENV)/.dev-stamp ## Train the models under models/ again, from their seeds
-	@$(PY) -m training
+	@$(PY) -m training.fraud
+	@$(PY) -m training.personalization
 
 .PHONY: bench
 bench: $(VENV)/.run-stamp ## Measure the suite; prints a table and writes JSON under benchmarks/results/
