@@ -92,7 +92,8 @@ def test_while_audit_is_away_scoring_goes_on_and_every_event_arrives_once(state:
             assert set(_records(client, asked).values()) == {1}
     finally:
         if audit is not None:
-            _end(audit)
+            audit.terminate()
+            audit.wait(20)
         assert suite.stop() == 0
 
 
