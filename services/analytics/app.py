@@ -1,7 +1,6 @@
 """Wiring of analytics."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,10 +9,12 @@ from typing import TypedDict
 from libs.common import app as common
 from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
+from libs.common.tasks import end
 from services.analytics.adapters.audit_log import AuditLogReader
 from services.analytics.adapters.gemini import GeminiWriter
 from services.analytics.adapters.quota import Quota
 from services.analytics.adapters.report_cache import ReportCache
+from services.analytics.adapters.rollup_writer import RollupWriter
 from services.analytics.adapters.rollups import RollupStore
 from services.analytics.adapters.tail import Tailer, TailMetrics
 from services.analytics.adapters.thresholds import ThresholdStore
@@ -52,7 +53,7 @@ def create_app(
         store = RollupStore(platform.postgres)
         tailer = Tailer(
             platform.postgres,
-            store,
+            RollupWriter(),
             AuditLogReader(platform.client("audit")),
             TailMetrics(platform.registry),
             batch=settings.tail_batch,
@@ -78,9 +79,7 @@ def create_app(
                 statistics=Statistics(store),
             )
         finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+            await end(following)
             await cache.close()
             await writer.close()
 

@@ -14,9 +14,10 @@ from libs.common.errors import ServiceError
 from libs.common.health import Component
 from libs.common.logging import get_logger
 from libs.common.postgres import Postgres
-from services.analytics.adapters.rollups import RollupStore, utc_now
+from libs.common.tasks import end
+from services.analytics.adapters.rollup_writer import RollupWriter, utc_now
 from services.analytics.domain.fold import fold
-from services.analytics.domain.ports import LogReader
+from services.analytics.domain.ports import LogBatch, LogReader
 
 log = get_logger()
 
@@ -56,7 +57,7 @@ class Tailer:
     def __init__(
         self,
         postgres: Postgres,
-        store: RollupStore,
+        writer: RollupWriter,
         reader: LogReader,
         metrics: TailMetrics,
         *,
@@ -64,13 +65,14 @@ class Tailer:
         poll_s: float,
     ) -> None:
         self._postgres = postgres
-        self._store = store
+        self._writer = writer
         self._reader = reader
         self._metrics = metrics
         self._batch = batch
         self._poll_s = poll_s
         self._state = ""
         self._marked_at = 0.0
+        self._ahead: tuple[int, asyncio.Task[LogBatch]] | None = None
 
     async def run(self) -> None:
         """Follow the log for ever, waiting longer while something is away."""
@@ -91,23 +93,32 @@ class Tailer:
             wait_s = min(wait_s * 2, _RETRY_S_MAX) if self._state != "following" else self._poll_s
 
     async def _follow(self, connection: Any) -> None:
-        while True:
-            progressed = await self.step(connection)
-            self._note("following")
-            if not progressed:
-                await asyncio.sleep(self._poll_s)
+        try:
+            while True:
+                progressed = await self.step(connection)
+                self._note("following")
+                if not progressed:
+                    await asyncio.sleep(self._poll_s)
+        finally:
+            if self._ahead is not None:
+                await end(self._ahead[1])
+                self._ahead = None
 
     async def step(self, connection: Any) -> bool:
         """Read and add one batch; say whether there was anything to add."""
-        from_index = await self._store.next_index(connection)
-        batch = await self._reader.read(from_index, self._batch)
+        from_index = await self._writer.next_index(connection)
+        batch = await self._read(from_index)
         pruned = max(0, min(batch.min_index, batch.size) - from_index)
         next_index = max(batch.next_index, from_index + pruned)
         if next_index <= from_index:
             await self._mark_caught_up(connection, batch.size)
             return False
+        if next_index < batch.size:
+            # The next batch comes over the wire while PostgreSQL adds this one.
+            task = asyncio.create_task(self._reader.read(next_index, self._batch))
+            self._ahead = (next_index, task)
         folded = fold(batch.documents)
-        applied = await self._store.apply(
+        applied = await self._writer.apply(
             connection,
             folded,
             from_index=from_index,
@@ -121,11 +132,20 @@ class Tailer:
             self._metrics.lag.set(max(0, batch.size - next_index))
         return True
 
+    async def _read(self, from_index: int) -> LogBatch:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            index, task = ahead
+            if index == from_index:
+                return await task
+            await end(task)
+        return await self._reader.read(from_index, self._batch)
+
     async def _mark_caught_up(self, connection: Any, size: int) -> None:
         self._metrics.lag.set(0)
         now = asyncio.get_running_loop().time()
         if now - self._marked_at >= _CAUGHT_UP_EVERY_S:
-            await self._store.mark_caught_up(connection, size, utc_now())
+            await self._writer.mark_caught_up(connection, size, utc_now())
             self._marked_at = now
 
     async def health(self) -> Component:

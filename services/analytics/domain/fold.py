@@ -45,7 +45,10 @@ class Slot(NamedTuple):
 
 @dataclass(slots=True)
 class Sums:
-    """Additive figures of one slot. Pairs are (input length, latency), for their correlation."""
+    """Additive figures of one slot; `_sq` are sums of squares.
+
+    Pairs are (input length, latency), for their correlation.
+    """
 
     n: int = 0
     errors: int = 0
@@ -54,8 +57,13 @@ class Sums:
     cacheable: int = 0
     confidence_n: int = 0
     confidence_sum: float = 0.0
+    confidence_sq: float = 0.0
+    score_n: int = 0
+    score_sum: float = 0.0
+    score_sq: float = 0.0
     latency_n: int = 0
     latency_sum: float = 0.0
+    latency_sq: float = 0.0
     pair_n: int = 0
     pair_x: float = 0.0
     pair_y: float = 0.0
@@ -77,26 +85,12 @@ class Sums:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for value in (other.latency_min, other.latency_max):
             if value is not None:
-                self._bound(value)
+                self.bound(value)
 
-    def _bound(self, latency: float) -> None:
+    def bound(self, latency: float) -> None:
+        """Widen minimum and maximum to hold a latency."""
         self.latency_min = latency if self.latency_min is None else min(self.latency_min, latency)
         self.latency_max = latency if self.latency_max is None else max(self.latency_max, latency)
-
-    def add_latency(self, latency: float) -> None:
-        """Count one latency in milliseconds."""
-        self.latency_n += 1
-        self.latency_sum += latency
-        self._bound(latency)
-
-    def add_pair(self, x: float, y: float) -> None:
-        """Count one (input length, latency) pair."""
-        self.pair_n += 1
-        self.pair_x += x
-        self.pair_y += y
-        self.pair_xx += x * x
-        self.pair_yy += y * y
-        self.pair_xy += x * y
 
 
 ADDITIVE: tuple[str, ...] = tuple(
@@ -105,16 +99,81 @@ ADDITIVE: tuple[str, ...] = tuple(
 
 
 @dataclass(slots=True)
+class SlotFold:
+    """Everything one slot saw: sums, histogram per number, counts per category."""
+
+    sums: Sums = field(default_factory=Sums)
+    histograms: dict[str, Counter[int]] = field(default_factory=dict)
+    categories: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, other: "SlotFold") -> None:
+        """Add another slot's figures to these."""
+        self.sums.add(other.sums)
+        for metric, buckets in other.histograms.items():
+            self.histograms.setdefault(metric, Counter()).update(buckets)
+        for metric, counts in other.categories.items():
+            self.categories.setdefault(metric, Counter()).update(counts)
+
+
+@dataclass(slots=True)
 class Fold:
     """A folded batch, ready to be added to what is stored."""
 
-    sums: dict[Slot, Sums] = field(default_factory=dict)
-    buckets: Counter[tuple[Slot, str, int]] = field(default_factory=Counter)
-    categories: Counter[tuple[Slot, str, str]] = field(default_factory=Counter)
+    slots: dict[Slot, SlotFold] = field(default_factory=dict)
     predictions: Counter[str] = field(default_factory=Counter)
     events: int = 0
     skipped: int = 0
     last_time: datetime | None = None
+
+
+class _Gathered:
+    """Raw values of one slot. Lists are appended per event and summed once per batch."""
+
+    __slots__ = ("cacheable", "cached", "categories", "degraded", "errors", "features", "n",
+                 "numbers", "pairs")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.n = self.errors = self.degraded = self.cached = self.cacheable = 0
+        self.numbers: dict[str, list[float]] = {metric: [] for metric in NUMBERS}
+        self.categories: dict[str, list[str]] = {}
+        self.pairs: list[tuple[float, float]] = []
+        self.features = [0, 0, 0]
+
+    def folded(self) -> SlotFold:
+        """Give the sums of what was gathered."""
+        numbers = self.numbers
+        latency, confidence, score = (numbers[m] for m in ("latency_ms", "confidence", "score"))
+        used, missing, stale = self.features
+        sums = Sums(
+            n=self.n, errors=self.errors, degraded=self.degraded,
+            cached=self.cached, cacheable=self.cacheable,
+            confidence_n=len(confidence), confidence_sum=sum(confidence),
+            confidence_sq=_squares(confidence),
+            score_n=len(score), score_sum=sum(score), score_sq=_squares(score),
+            latency_n=len(latency), latency_sum=sum(latency), latency_sq=_squares(latency),
+            pair_n=len(self.pairs),
+            pair_x=sum(x for x, _ in self.pairs), pair_y=sum(y for _, y in self.pairs),
+            pair_xx=sum(x * x for x, _ in self.pairs), pair_yy=sum(y * y for _, y in self.pairs),
+            pair_xy=sum(x * y for x, y in self.pairs),
+            features_used=used, features_missing=missing, features_stale=stale,
+            freshness_n=len(numbers["freshness_s"]), freshness_sum=sum(numbers["freshness_s"]),
+            revision=1,
+            latency_min=min(latency, default=None), latency_max=max(latency, default=None),
+        )  # fmt: skip
+        return SlotFold(
+            sums,
+            {
+                metric: Counter(map(bucket_of, values))
+                for metric, values in numbers.items()
+                if values
+            },
+            {metric: Counter(values) for metric, values in self.categories.items()},
+        )
+
+
+# Numbers that get a histogram, and categories that are counted, of each event.
+NUMBERS: tuple[str, ...] = ("latency_ms", "confidence", "score", "input_length", "freshness_s")
+CATEGORIES: tuple[str, ...] = ("label", "risk", "decision", "action")
 
 
 def fold(documents: Iterable[Mapping[str, Any] | None]) -> Fold:
@@ -127,41 +186,60 @@ def fold(documents: Iterable[Mapping[str, Any] | None]) -> Fold:
         The sums. `skipped` counts documents without a usable time; other event types are read past.
     """
     result = Fold()
+    gathered: dict[tuple[Any, ...], tuple[Slot, _Gathered]] = {}
+    last_time = datetime.min.replace(tzinfo=UTC)
     for document in documents:
         result.events += 1
         kind = KINDS.get(str(document.get("type"))) if document else None
         if document is None or kind is None:
             continue
-        minute, moment = _minute_of(document)
         data = document.get("data")
-        if minute is None or moment is None or not isinstance(data, Mapping):
+        moment = _moment_of(document)
+        if moment is None or not isinstance(data, dict):
             result.skipped += 1
             continue
-        if result.last_time is None or moment > result.last_time:
-            result.last_time = moment
-        _fold_one(result, kind, Slot(_series_of(document, kind, data), minute), data)
+        last_time = max(last_time, moment)
+        slot, into = _gathered_for(gathered, document, kind, data, moment)
+        if kind == "prediction":
+            result.predictions[slot.series.tenant] += 1
+        _gather(into, data)
+    for slot, into in gathered.values():
+        result.slots.setdefault(slot, SlotFold()).add(into.folded())
+    if gathered:
+        result.last_time = last_time
     return result
 
 
-def _minute_of(document: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
+def _moment_of(document: Mapping[str, Any]) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(str(document["time"])).astimezone(UTC)
+        return datetime.fromisoformat(str(document["time"])).astimezone(UTC)
     except (KeyError, ValueError, OverflowError):
-        return None, None
-    return floor_minute(moment), moment
+        return None
 
 
-def _series_of(document: Mapping[str, Any], kind: str, data: Mapping[str, Any]) -> Series:
-    is_verdict = kind == "verdict"
-    return Series(
-        tenant=_name(document.get("tenant")),
-        kind=kind,
-        model=_name(data.get("policy" if is_verdict else "model")),
-        version=_name(data.get("version")),
-        release=_name(data.get("release")),
-        arm=_name(data.get("arm")),
-        route=_name(data.get("route")),
-    )
+def _gathered_for(
+    gathered: dict[tuple[Any, ...], tuple[Slot, _Gathered]],
+    document: Mapping[str, Any],
+    kind: str,
+    data: Mapping[str, Any],
+    moment: datetime,
+) -> tuple[Slot, _Gathered]:
+    """Find the slot of an event by its raw names, so that they are cleaned once per batch."""
+    minute = floor_minute(moment)
+    get = data.get
+    names = (
+        document.get("tenant"), kind, get("policy" if kind == "verdict" else "model"),
+        get("version"), get("release"), get("arm"), get("route"),
+    )  # fmt: skip
+    try:
+        found = gathered.get((*names, minute))
+    except TypeError:  # a list or an object where a name belongs
+        names = tuple(_name(name) for name in names)  # type: ignore[assignment] # as many
+        found = gathered.get((*names, minute))
+    if found is None:
+        found = Slot(Series(*(_name(name) for name in names)), minute), _Gathered()
+        gathered[(*names, minute)] = found
+    return found
 
 
 def _name(value: Any) -> str:
@@ -171,66 +249,61 @@ def _name(value: Any) -> str:
 
 def number(value: Any) -> float | None:
     """Give a finite number, or None for anything else (booleans included)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    return float(value) if type(value) is int and abs(value) < _INT_MAX else None
 
 
-def _fold_one(result: Fold, kind: str, slot: Slot, data: Mapping[str, Any]) -> None:
-    sums = result.sums.get(slot)
-    if sums is None:
-        sums = result.sums[slot] = Sums(revision=1)
-    sums.n += 1
-    status = data.get("status")
-    sums.errors += status == "failed"
-    sums.degraded += status == "degraded"
-    sums.cached += data.get("cached") is True
-    sums.cacheable += isinstance(data.get("cached"), bool)
-    if kind == "prediction":
-        result.predictions[slot.series.tenant] += 1
-    _fold_measures(result, sums, slot, data)
-    _fold_features(result, sums, slot, data.get("features"))
-    if status == "failed":
-        result.categories[slot, "reason", _name(data.get("reason")) or "unknown"] += 1
-    for metric in ("label", "risk", "decision", "action"):
-        if data.get(metric) is not None:
-            result.categories[slot, metric, _name(data[metric])] += 1
+# Larger integers do not fit a float, and no event has a use for them.
+_INT_MAX = 1 << 62
 
 
-def _fold_measures(result: Fold, sums: Sums, slot: Slot, data: Mapping[str, Any]) -> None:
-    raw_latency = data.get("latency_ms")
-    latency = number(raw_latency.get("total") if isinstance(raw_latency, Mapping) else raw_latency)
-    length = number(data.get("input_length", data.get("length")))
-    confidence = number(data.get("confidence"))
+def _gather(into: _Gathered, data: Mapping[str, Any]) -> None:
+    into.n += 1
+    get, numbers = data.get, into.numbers
+    status, cached = get("status"), get("cached")
+    if status == "degraded":
+        into.degraded += 1
+    elif status == "failed":
+        into.errors += 1
+        into.categories.setdefault("reason", []).append(_name(get("reason")) or "unknown")
+    if cached is True or cached is False:
+        into.cacheable += 1
+        into.cached += cached
+    latency = get("latency_ms")
+    if isinstance(latency, dict):
+        latency = latency.get("total")
+    latency = number(latency)
+    length = number(get("input_length", get("length")))
     if latency is not None:
-        sums.add_latency(latency)
+        numbers["latency_ms"].append(latency)
         if length is not None:
-            sums.add_pair(length, latency)
-    if confidence is not None:
-        sums.confidence_n += 1
-        sums.confidence_sum += confidence
-    measured = {
-        "latency_ms": latency,
-        "confidence": confidence,
-        "score": number(data.get("score")),
-        "input_length": length,
-    }
-    for metric, value in measured.items():
+            into.pairs.append((length, latency))
+    if length is not None:
+        numbers["input_length"].append(length)
+    for metric in ("confidence", "score"):
+        value = number(get(metric))
         if value is not None:
-            result.buckets[slot, metric, bucket_of(value)] += 1
+            numbers[metric].append(value)
+    for metric in CATEGORIES:
+        name = get(metric)
+        if name is not None:
+            into.categories.setdefault(metric, []).append(_name(name))
+    features = get("features")
+    if isinstance(features, dict):
+        _gather_features(into, features)
 
 
-def _fold_features(result: Fold, sums: Sums, slot: Slot, features: Any) -> None:
-    if not isinstance(features, Mapping):
-        return
-    sums.features_used += _count(features.get("used"))
-    sums.features_missing += _count(features.get("missing"))
-    sums.features_stale += _count(features.get("stale"))
+def _gather_features(into: _Gathered, features: Mapping[str, Any]) -> None:
+    for at, name in enumerate(("used", "missing", "stale")):
+        into.features[at] += _count(features.get(name))
     freshness = number(features.get("freshness_s"))
     if freshness is not None:
-        sums.freshness_n += 1
-        sums.freshness_sum += freshness
-        result.buckets[slot, "freshness_s", bucket_of(freshness)] += 1
+        into.numbers["freshness_s"].append(freshness)
+
+
+def _squares(values: list[float]) -> float:
+    return sum(value * value for value in values)
 
 
 def _count(value: Any) -> int:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.analytics.domain.fold import ADDITIVE, Fold, Sums, fold
+from services.analytics.domain.fold import ADDITIVE, Fold, SlotFold, Sums, fold
 from services.analytics.domain.windows import MINUTE, Window, closed_window, open_window
 from tests.support.predictions import prediction, verdict
 
@@ -15,8 +15,8 @@ AT = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 
 def total(result: Fold) -> Sums:
     sums = Sums()
-    for one in result.sums.values():
-        sums.add(one)
+    for one in result.slots.values():
+        sums.add(one.sums)
     return sums
 
 
@@ -27,6 +27,7 @@ def test_two_folds_add_up_to_one(cut, seed):
         prediction(
             AT + timedelta(seconds=rng.randint(0, 200)),
             confidence=rng.randint(0, 8) / 8,
+            score=rng.randint(0, 8) / 8,
             latency_ms={"total": float(rng.randint(1, 64))},
             status=rng.choice(["ok", "failed", "degraded"]),
         ).to_wire()
@@ -38,13 +39,17 @@ def test_two_folds_add_up_to_one(cut, seed):
     for name in ADDITIVE:
         if name != "revision":
             assert getattr(both, name) == getattr(total(whole), name)
-    assert left.buckets + right.buckets == whole.buckets
-    assert left.categories + right.categories == whole.categories
+    for slot, folded in right.slots.items():
+        left.slots.setdefault(slot, SlotFold()).add(folded)
+    assert left.slots.keys() == whole.slots.keys()
+    for slot, folded in whole.slots.items():
+        assert left.slots[slot].histograms == folded.histograms
+        assert left.slots[slot].categories == folded.categories
 
 
 def test_an_event_lands_in_the_minute_of_its_own_time():
     result = fold([prediction(AT).to_wire()])
-    (slot,) = result.sums
+    (slot,) = result.slots
     assert slot.minute == AT.replace(second=0)
     assert slot.series.model == "sentiment"
 
@@ -52,7 +57,7 @@ def test_an_event_lands_in_the_minute_of_its_own_time():
 def test_other_types_are_read_past_and_unusable_ones_are_counted():
     broken = prediction(AT).to_wire() | {"time": "yesterday"}
     result = fold([None, {"type": "key.created"}, broken, verdict(AT, action="block").to_wire()])
-    assert (result.events, result.skipped, len(result.sums)) == (4, 1, 1)
+    assert (result.events, result.skipped, len(result.slots)) == (4, 1, 1)
     assert not result.predictions
 
 
