@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from libs.common.context import Caller, current
 from libs.common.errors import BadRequestError, ForbiddenError, InvalidInputError
+from libs.common.transparency.leaf import rfc3339
 from services.audit.adapters.log_reader import Search
 from services.audit.domain.cursor import decode_cursor, encode_cursor
 from services.audit.domain.events import Accepted, accept
-from services.audit.domain.leaf import rfc3339
 from services.audit.errors import NoSuchEventError
 from services.audit.schemas import EntriesQuery, ErasureRequest, EventQuery
 from services.audit.state import AuditState

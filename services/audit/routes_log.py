@@ -3,15 +3,15 @@
 from fastapi import APIRouter, Request, Response
 
 from libs.common.errors import NotFoundError, UnavailableError
-from services.audit.domain.proof import ProofFile
-from services.audit.domain.tiles import (
+from libs.common.transparency.proof import ProofFile
+from libs.common.transparency.tiles import (
     HASH_BYTES,
     LEVEL_MAX,
     TILE_WIDTH,
     bundle,
     parse_tile_path,
 )
-from services.audit.domain.tree import inclusion_ranges
+from libs.common.transparency.tree import inclusion_ranges
 from services.audit.errors import PrunedError
 from services.audit.routes import find_event, state_of
 

@@ -13,10 +13,10 @@ from libs.common.errors import UnavailableError
 from libs.common.health import Health
 from libs.common.logging import get_logger
 from libs.common.postgres import Postgres
+from libs.common.transparency.note import Checkpoint, sign_note
+from libs.common.transparency.tree import VerificationError, consistency_ranges, verify_consistency
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader, State
-from services.audit.domain.note import Checkpoint, sign_note
-from services.audit.domain.tree import VerificationError, consistency_ranges, verify_consistency
 
 log = get_logger()
 

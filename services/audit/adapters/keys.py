@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.audit.domain.note import VerifierKey
+from libs.common.transparency.note import VerifierKey
 
 
 @dataclass(frozen=True, slots=True)

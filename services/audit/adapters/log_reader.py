@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from libs.common.postgres import Postgres
-from services.audit.domain import tree
-from services.audit.domain.leaf import rfc3339
-from services.audit.domain.tiles import (
+from libs.common.transparency import tree
+from libs.common.transparency.leaf import rfc3339
+from libs.common.transparency.tiles import (
     TILE_WIDTH,
     Coordinate,
     node_from_tiles,

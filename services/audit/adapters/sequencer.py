@@ -19,12 +19,12 @@ import asyncpg
 from libs.common.errors import UnavailableError
 from libs.common.logging import get_logger
 from libs.common.postgres import Postgres
+from libs.common.transparency import leaf as leaves
+from libs.common.transparency.tiles import Edge, edge_coordinates
+from libs.common.transparency.tree import EMPTY_ROOT, leaf_hash
 from services.audit.adapters.partitions import ensure_partitions, month_start
 from services.audit.adapters.subjects import Subject, SubjectKeys, stored_body
-from services.audit.domain import leaf as leaves
 from services.audit.domain.events import Accepted
-from services.audit.domain.tiles import Edge, edge_coordinates
-from services.audit.domain.tree import EMPTY_ROOT, leaf_hash
 from services.audit.errors import SequencerBusyError
 
 log = get_logger()

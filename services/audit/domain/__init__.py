@@ -1,1 +1,1 @@
-"""The pure core of the log: Merkle tree, tiles, signed notes, leaves, proofs. No I/O."""
+"""The pure parts of the service: accepted events, cursors, rules, policies, reports. No I/O."""

@@ -4,25 +4,17 @@ import time
 
 import asyncpg
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from libs.common.http_client import Reply, ServiceClient
-from services.audit.domain import tree
-from services.audit.domain.note import Checkpoint, VerifierKey, open_note
-from services.audit.domain.proof import ProofFile
-from services.audit.domain.tiles import split_hashes
+from libs.common.transparency import tree
+from libs.common.transparency.crypto import verify_ed25519
+from libs.common.transparency.note import Checkpoint, VerifierKey, open_note
+from libs.common.transparency.proof import ProofFile
+from libs.common.transparency.tiles import split_hashes
 from tests.integration.audit.process import deliver, prediction
 
 pytestmark = pytest.mark.anyio
 SIZE = 700
-
-
-def verify(public: bytes, signature: bytes, text: bytes) -> None:
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
-    except InvalidSignature:
-        raise tree.VerificationError("signature") from None
 
 
 async def _get(client: ServiceClient, path: str) -> Reply:
@@ -34,7 +26,7 @@ async def _checkpoint_of(client: ServiceClient, key: VerifierKey, size: int) -> 
     while time.monotonic() < deadline:
         reply = await _get(client, "/checkpoint")
         if reply.status == 200:
-            checkpoint = Checkpoint.parse(open_note(reply.body.decode(), [key], verify)[0])
+            checkpoint = Checkpoint.parse(open_note(reply.body.decode(), [key], verify_ed25519)[0])
             if checkpoint.size >= size:
                 return checkpoint
     raise AssertionError("no checkpoint covers the log")
@@ -69,10 +61,10 @@ async def test_bundles_tiles_checkpoint_and_proofs_agree_with_a_rebuilt_tree(aud
         assert leaf == entries[index]
         text = (await _get(client, f"/v1/audit/events/{event_id}/proof")).body.decode()
         proof = ProofFile.parse(text)
-        assert proof.verify(leaf, key, verify).size == SIZE
+        assert proof.verify(leaf, key, verify_ed25519).size == SIZE
         assert proof.text() == text
         with pytest.raises(tree.VerificationError):
-            proof.verify(leaf.replace(b"prediction", b"predictiom"), key, verify)
+            proof.verify(leaf.replace(b"prediction", b"predictiom"), key, verify_ed25519)
 
     for path in (
         "0/002",

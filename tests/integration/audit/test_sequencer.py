@@ -8,13 +8,13 @@ import pytest
 
 from libs.common.errors import ServiceError
 from libs.common.postgres import Postgres
+from libs.common.transparency import tree
+from libs.common.transparency.leaf import payload_hash
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader
 from services.audit.adapters.sequencer import Sequencer, running
 from services.audit.adapters.subjects import SubjectKeys
-from services.audit.domain import tree
 from services.audit.domain.events import Accepted, accept
-from services.audit.domain.leaf import payload_hash
 from tests.integration.audit.process import prediction
 
 pytestmark = pytest.mark.anyio

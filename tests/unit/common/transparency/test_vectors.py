@@ -10,9 +10,9 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from services.audit.domain import note, tiles, tree
+from libs.common.transparency import note, tiles, tree
 
-VECTORS = Path(__file__).resolve().parents[4] / "shared" / "data" / "vectors"
+VECTORS = Path(__file__).resolve().parents[5] / "shared" / "data" / "vectors"
 pytestmark = pytest.mark.skipif(
     not VECTORS.is_dir(), reason="the published vectors (../shared/data/vectors) are not here"
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.audit.domain import tiles, tree
+from libs.common.transparency import tiles, tree
 
 LEAVES = [tree.leaf_hash(i.to_bytes(4)) for i in range(1500)]
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from services.audit.domain.tree import EMPTY_ROOT, VerificationError, node_hash, root_of
+from libs.common.transparency.tree import EMPTY_ROOT, VerificationError, node_hash, root_of
 
 HASH_BYTES = 32
 TILE_WIDTH = 256

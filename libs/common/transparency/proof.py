@@ -4,9 +4,8 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from services.audit.domain.note import Checkpoint, VerifierKey, open_note
-from services.audit.domain.ports import Verify
-from services.audit.domain.tree import VerificationError, leaf_hash, verify_inclusion
+from libs.common.transparency.note import Checkpoint, VerifierKey, Verify, open_note
+from libs.common.transparency.tree import VerificationError, leaf_hash, verify_inclusion
 
 HEADER = "c2sp.org/tlog-proof@v1"
 

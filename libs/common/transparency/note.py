@@ -1,8 +1,9 @@
-"""C2SP signed notes and checkpoints (Ed25519, signature type 0x01).
+"""C2SP signed notes and checkpoints: Ed25519 (type 0x01) and cosignatures of witnesses (0x04).
 
 A note is text, an empty line, and signature lines `— <name> base64(key id || signature)`.
 A checkpoint's text is origin, size and base64 root, one per line. Ed25519 is deterministic: the
-same tree, key and origin give the same bytes everywhere.
+same tree, key and origin give the same bytes everywhere. A cosignature carries its time: eight
+bytes of POSIX seconds, then a signature over `cosignature/v1\ntime <seconds>\n` and the text.
 """
 
 import base64
@@ -11,26 +12,40 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from services.audit.domain.ports import Verify
-from services.audit.domain.tree import SIZE_MAX, VerificationError
+from libs.common.transparency.tree import SIZE_MAX, VerificationError
 
 ED25519 = 0x01
+COSIGNATURE = 0x04
 SIGNATURES_MAX = 64
 _PREFIX = "— "
 _NAME = re.compile(r"[^\s+]+")
 
 
+class Verify(Protocol):
+    """Checks an Ed25519 signature; fails closed."""
+
+    def __call__(self, public: bytes, signature: bytes, text: bytes) -> None:
+        """Return when the signature of `text` holds under the 32-byte public key.
+
+        Raises:
+            VerificationError: it does not hold.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
-    """A public key as notes name it."""
+    """A public key as notes name it; `kind` says whether it signs as a log or as a witness."""
 
     name: str
     key_id: bytes
     public: bytes
+    kind: int = ED25519
 
     @classmethod
-    def of(cls, name: str, public: bytes) -> "VerifierKey":
+    def of(cls, name: str, public: bytes, kind: int = ED25519) -> "VerifierKey":
         """Name an Ed25519 public key.
 
         Raises:
@@ -38,8 +53,8 @@ class VerifierKey:
         """
         if not _NAME.fullmatch(name):
             raise ValueError("a key name has no white space and no plus sign")
-        digest = hashlib.sha256(name.encode() + b"\n" + bytes([ED25519]) + public).digest()
-        return cls(name, digest[:4], public)
+        digest = hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()
+        return cls(name, digest[:4], public, kind)
 
     @classmethod
     def parse(cls, text: str) -> "VerifierKey":
@@ -50,15 +65,15 @@ class VerifierKey:
         """
         name, key_id, encoded = text.strip().split("+", 2)
         data = base64.b64decode(encoded, validate=True)
-        if len(data) != 33 or data[0] != ED25519:
+        if len(data) != 33 or data[0] not in (ED25519, COSIGNATURE):
             raise ValueError("not an Ed25519 verifier key")
-        key = cls.of(name, data[1:])
+        key = cls.of(name, data[1:], data[0])
         if key.key_id.hex() != key_id:
             raise ValueError("the key id does not fit the key")
         return key
 
     def __str__(self) -> str:
-        encoded = base64.b64encode(bytes([ED25519]) + self.public).decode()
+        encoded = base64.b64encode(bytes([self.kind]) + self.public).decode()
         return f"{self.name}+{self.key_id.hex()}+{encoded}"
 
 
@@ -102,6 +117,23 @@ def sign_note(text: str, key: VerifierKey, sign: Callable[[bytes], bytes]) -> st
     return f"{text}\n{signature_line(key, sign(text.encode()))}"
 
 
+def cosign(text: str, key: VerifierKey, seconds: int, sign: Callable[[bytes], bytes]) -> str:
+    """Give a witness's signature line over a checkpoint's text at a POSIX time."""
+    signature = sign(_cosigned(text, seconds))
+    return signature_line(key, seconds.to_bytes(8) + signature)
+
+
+def _cosigned(text: str, seconds: int) -> bytes:
+    return f"cosignature/v1\ntime {seconds}\n{text}".encode()
+
+
+def _check(key: VerifierKey, signature: bytes, text: str, verify: Verify) -> None:
+    if key.kind == ED25519:
+        verify(key.public, signature, text.encode())
+    else:
+        verify(key.public, signature[8:], _cosigned(text, int.from_bytes(signature[:8])))
+
+
 def open_note(note: str, keys: Iterable[VerifierKey], verify: Verify) -> tuple[str, list[str]]:
     """Check a note against known keys; unknown keys are ignored.
 
@@ -124,7 +156,7 @@ def open_note(note: str, keys: Iterable[VerifierKey], verify: Verify) -> tuple[s
         name, key_id, signature = _parse_line(line)
         key = known.get((name, key_id))
         if key is not None and name not in signers:
-            verify(key.public, signature, text.encode())
+            _check(key, signature, text, verify)
             signers.append(name)
     if not signers:
         raise VerificationError("no known key signed the note")
