@@ -13,7 +13,7 @@ import numpy as np
 from services.inference.domain.model import TabularModel
 from services.inference.domain.ports import Rows, Scores
 from services.inference.domain.repository import Repository
-from services.inference.errors import InferenceFailedError
+from services.inference.errors import InferenceFailedError, ModelNotLoadedError
 from services.inference.metrics import InferenceMetrics
 
 # 64 rows of the fraud model took 0.14 ms in ONNX Runtime; the bound for work on the loop is 1 ms.
@@ -41,7 +41,10 @@ class DataPlane:
         Raises:
             ModelNotLoadedError: none is ready.
         """
-        return self.repository.serving(name)
+        model = self.repository.serving(name)
+        if not isinstance(model, TabularModel):
+            raise ModelNotLoadedError(f"The model {name} is no tabular model.")
+        return model
 
     async def run_rows(self, model: TabularModel, rows: Rows) -> TabularAnswer:
         """Score rows with one engine call.

@@ -8,20 +8,18 @@ Loads run off the event loop; readers see one reference that is swapped at the e
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
 
 from libs.common.logging import get_logger
 from libs.common.manifest import Manifest, ManifestError, load_manifest
-from services.inference.adapters.tabular import TABULAR_TASKS, load_tabular, run_golden_cases
+from services.inference.adapters.loading import LoadOptions, load_model, prove
 from services.inference.domain.lifecycle import VersionState, VersionStatus
-from services.inference.domain.model import TabularModel
+from services.inference.domain.model import LoadedModel
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
 
 log = get_logger()
-
-Loader = Callable[[Path, Manifest], TabularModel]
 
 
 class ModelRepository:
@@ -34,17 +32,16 @@ class ModelRepository:
         use_onnx: bool = True,
         onnx_path: Path | None = None,
         feature_names: tuple[str, ...] | None = None,
+        text_executors: int = 0,
     ) -> None:
         self._root = root
-        self._use_onnx = use_onnx
-        self._onnx_path = onnx_path
-        self._feature_names = feature_names
-        self._serving: dict[str, TabularModel] = {}
+        self._options = LoadOptions(use_onnx, onnx_path, feature_names, text_executors)
+        self._serving: dict[str, LoadedModel] = {}
         self._manifests: dict[tuple[str, int], Manifest] = {}
         self._status: dict[str, dict[int, VersionStatus]] = {}
         self._lock = threading.Lock()
 
-    def serving(self, name: str) -> TabularModel:
+    def serving(self, name: str) -> LoadedModel:
         """Give the version of `name` that serves.
 
         Raises:
@@ -80,12 +77,31 @@ class ModelRepository:
         """Give the manifest of a version, None when it could not be read."""
         return self._manifests.get((name, version))
 
-    def load_all(self) -> None:
-        """Find all versions and load the newest of each model that passes its checks."""
+    def load_all(self, *, except_tasks: Container[str] = ()) -> list[str]:
+        """Find all versions and load the newest of each model that passes its checks.
+
+        Returns:
+            Models left for later, because the task of their newest version is in `except_tasks`.
+        """
+        later = []
         for name, versions in self._scan().items():
-            for version in sorted(versions, reverse=True):
-                if self.load(name, version):
-                    break
+            if self._task_of(name, max(versions)) in except_tasks:
+                later.append(name)
+            else:
+                self.load_newest(name)
+        return later
+
+    def load_newest(self, name: str) -> None:
+        """Load the newest version of one model that passes its checks; blocking."""
+        for version in sorted(self._status[name], reverse=True):
+            if self.load(name, version):
+                break
+
+    def _task_of(self, name: str, version: int) -> str | None:
+        try:
+            return load_manifest(self._root / name / str(version), verify=False).task
+        except ManifestError:
+            return None  # loading says why
 
     def load(self, name: str, version: int) -> bool:
         """Verify, build, prove and swap in one version; blocking, one load at a time.
@@ -117,7 +133,7 @@ class ModelRepository:
             log.info("model loaded", model=name, version=version, load_s=round(status.load_s, 3))
             return True
 
-    def _build(self, name: str, version: int, status: VersionStatus) -> TabularModel:
+    def _build(self, name: str, version: int, status: VersionStatus) -> LoadedModel:
         directory = self._root / name / str(version)
         manifest = load_manifest(directory)
         if (manifest.name, manifest.version) != (name, version):
@@ -126,27 +142,16 @@ class ModelRepository:
         status.release = manifest.release
         hashes = "".join(entry.sha256 for entry in manifest.files)
         status.digest = hashlib.sha256(hashes.encode()).hexdigest()[:16]
-        if manifest.task not in TABULAR_TASKS:
-            raise ManifestError(f"models of task {manifest.task} are not served yet")
-        is_fraud = manifest.task == "fraud"
-        model = load_tabular(
-            directory,
-            manifest,
-            use_onnx=self._use_onnx,
-            onnx_path=self._onnx_path if is_fraud else None,
-            feature_names=self._feature_names if is_fraud else None,
-        )
+        model = load_model(directory, manifest, self._options)
         status.engine = model.engine_name
-        status.memory_bytes = model.engine.memory_bytes + (
-            model.explainer.table_bytes if model.explainer else 0
-        )
+        status.memory_bytes = model.memory_bytes
         if status.memory_bytes > manifest.memory_limit_mib << 20:
             raise ManifestError(f"{name}: larger than its limit of {manifest.memory_limit_mib} MiB")
         status.move(VersionState.WARMING)
-        run_golden_cases(model)
+        prove(model)
         return model
 
-    def _swap(self, model: TabularModel, status: VersionStatus) -> None:
+    def _swap(self, model: LoadedModel, status: VersionStatus) -> None:
         """Let the new version serve; calls that hold the old one finish on it."""
         old = self._serving.get(model.name)
         status.move(VersionState.READY)

@@ -45,6 +45,7 @@ class Limits:
         batch_tokens: `n * longest` at most, unless one item alone exceeds it.
         waste: `n * longest / sum of lengths` at most.
         queue_items / queue_tokens: bounds of what waits.
+        pad_multiple: lengths are padded to a multiple of this.
     """
 
     batch_items: int = 32
@@ -52,6 +53,7 @@ class Limits:
     waste: float = 1.5
     queue_items: int = 1024
     queue_tokens: int = 131_072
+    pad_multiple: int = PAD_MULTIPLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,22 @@ class BatchQueue:
         self._lane_tokens = dict.fromkeys(_LANES, 0)
         self.items = 0
         self.tokens = 0
+        self.budget_tokens = limits.batch_tokens
+
+    @property
+    def has_full_batch(self) -> bool:
+        """Whether more waits than one batch takes."""
+        return self.items >= self._limits.batch_items or self.tokens >= self.budget_tokens
+
+    def shrink(self) -> None:
+        """Halve the token budget of a batch: the device had no memory for one."""
+        self.budget_tokens = max(1, self.budget_tokens // 2)
+
+    def regain(self) -> None:
+        """Raise a halved budget by 5 %, up to its limit."""
+        self.budget_tokens = min(
+            self._limits.batch_tokens, self.budget_tokens + max(1, self.budget_tokens // 20)
+        )
 
     def admit(self, work: Work, now: float, busy_s: float = 0.0) -> tuple[Shed | None, list[Work]]:
         """Queue work, or say why not.
@@ -139,11 +157,13 @@ class BatchQueue:
         anchor = self._anchor(window, now)
         if anchor not in window:
             window[-1] = anchor
-        chosen, reason = _grow(anchor, window, self._limits, self._cap(anchor))
+        waste = self._cost.waste_max(anchor.length, self._limits.waste)
+        chosen, reason = _grow(anchor, window, self._cap(anchor), self.budget_tokens, waste)
         for work in chosen:
             self._remove(work)
         longest = max(work.length for work in chosen)
-        padded = -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+        multiple = self._limits.pad_multiple
+        padded = -(-longest // multiple) * multiple
         formed.batch = Batch(tuple(chosen), padded, reason)
         return formed
 
@@ -210,7 +230,7 @@ class BatchQueue:
             return 0.0
         mean = math.ceil(sum(self._lane_tokens[lane] for lane in lanes) / count)
         cap = self._cost.best_items(mean, self._limits.batch_items)
-        per_batch = max(1, min(cap, self._limits.batch_tokens // mean))
+        per_batch = max(1, min(cap, self.budget_tokens // mean))
         return math.ceil(count / per_batch) * self._cost.predict_s(min(per_batch, count), mean)
 
     def _retry_after_s(self, busy_s: float) -> int:
@@ -218,7 +238,7 @@ class BatchQueue:
 
 
 def _grow(
-    anchor: Work, window: list[Work], limits: Limits, cap: int
+    anchor: Work, window: list[Work], cap: int, budget_tokens: int, waste: float
 ) -> tuple[list[Work], DispatchReason]:
     """Add the neighbours nearest in length until a bound stops both directions."""
     ordered = sorted(window, key=lambda work: (work.length, work.key))
@@ -235,9 +255,9 @@ def _grow(
         neighbour = ordered[low] if takes_low else ordered[high]
         rows, top = len(chosen) + 1, max(longest, neighbour.length)
         blocked: DispatchReason | None = None
-        if rows * top > limits.batch_tokens:
+        if rows * top > budget_tokens:
             blocked = "budget"
-        elif rows * top > limits.waste * (total + neighbour.length):
+        elif rows * top > waste * (total + neighbour.length):
             blocked = "waste"
         if blocked is not None:
             reason = blocked

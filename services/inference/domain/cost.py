@@ -6,6 +6,7 @@ predicted per length bucket, so that odd behaviour on long inputs is learnt whil
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,10 @@ LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
 _EWMA_WEIGHT = 0.1
 # One odd batch (a page fault, a preempted core) must not throw the prediction off.
 _RATIO_MIN, _RATIO_MAX = 0.1, 10.0
+# Batch sizes within 3 % of the best rate count as equally good; the smallest answers soonest.
+_AS_GOOD_AS = 0.97
+
+_NumberT = TypeVar("_NumberT", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,17 @@ class CostModel:
     token_s: float
     _correction: dict[int, float] = field(default_factory=dict)
     _best_items: dict[int, int] = field(default_factory=dict)
+    _gain: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, samples: Sequence[Sample]) -> "CostModel":
-        """Fit by least squares; neither constant is ever negative.
+        """Make a model from samples; see `refit`."""
+        model = cls(0.0, 0.0)
+        model.refit(samples)
+        return model
+
+    def refit(self, samples: Sequence[Sample]) -> None:
+        """Fit by least squares and forget corrections; neither constant is ever negative.
 
         Args:
             samples: at least one, best over n 1..32 and L 16..512.
@@ -54,16 +66,20 @@ class CostModel:
         spread = tokens - tokens.mean()
         variance = float(spread @ spread)
         slope = float(spread @ seconds) / variance if variance > 0 else 0.0
-        token_s = max(0.0, slope)
-        fixed_s = max(0.0, float(seconds.mean() - token_s * tokens.mean()))
-        model = cls(fixed_s, token_s)
-        best: dict[int, tuple[float, int]] = {}
+        self.token_s = max(0.0, slope)
+        self.fixed_s = max(0.0, float(seconds.mean() - self.token_s * tokens.mean()))
+        self._correction.clear()
+        by_bucket: dict[int, dict[int, float]] = {}
         for sample in samples:
+            rates = by_bucket.setdefault(bucket_of(sample.length), {})
             rate = sample.items / max(sample.seconds, 1e-9)
-            bucket = bucket_of(sample.length)
-            best[bucket] = max(best.get(bucket, (0.0, 1)), (rate, sample.items))
-        model._best_items = {bucket: items for bucket, (_, items) in best.items()}
-        return model
+            rates[sample.items] = max(rates.get(sample.items, 0.0), rate)
+        for bucket, rates in by_bucket.items():
+            best = max(rates.values())
+            self._best_items[bucket] = min(
+                items for items, rate in rates.items() if rate >= best * _AS_GOOD_AS
+            )
+            self._gain[bucket] = best / rates[min(rates)]
 
     def predict_s(self, items: int, length: int) -> float:
         """Predict the seconds of one batch of `items` padded to `length`."""
@@ -81,8 +97,20 @@ class CostModel:
         self._correction[bucket] = before + _EWMA_WEIGHT * (ratio - before)
 
     def best_items(self, length: int, at_most: int) -> int:
-        """Give the batch size with the best measured items per second; on a CPU it may be 1."""
-        return min(at_most, self._best_items.get(bucket_of(length), at_most))
+        """Give the smallest batch size with about the best items per second; on a CPU maybe 1."""
+        return min(at_most, self._nearest(self._best_items, length, at_most))
+
+    def waste_max(self, length: int, at_most: float) -> float:
+        """Give the padding that batching pays for: never more than what it gains over size 1."""
+        return min(at_most, max(1.0, self._nearest(self._gain, length, at_most)))
+
+    @staticmethod
+    def _nearest(table: dict[int, _NumberT], length: int, default: _NumberT) -> _NumberT:
+        """Look up the nearest length bucket that was measured."""
+        if not table:
+            return default
+        bucket = bucket_of(length)
+        return table[min(table, key=lambda known: (abs(known - bucket), known))]
 
 
 def bucket_of(length: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,44 @@ from libs.common.manifest import Manifest
 from services.inference.domain.explain import TreeExplainer
 from services.inference.domain.ports import Scores, TabularEngine
 from services.inference.domain.scoring import Grouping, RiskBands
+
+
+class LoadedModel(Protocol):
+    """What the repository knows of a loaded version, whatever it computes."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its manifest."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Name in the repository."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Integer version as text, for labels."""
+        ...
+
+    @property
+    def model_version(self) -> str:
+        """What answers show."""
+        ...
+
+    @property
+    def engine_name(self) -> str:
+        """Which engine runs it."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds, as far as its engine can tell."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds; called once, after the last answer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,3 +120,11 @@ class TabularModel:
     def model_version(self) -> str:
         """What score answers show, for example `v1.0.0`."""
         return f"v{self.manifest.release}"
+
+    @property
+    def memory_bytes(self) -> int:
+        """Engine and explanation tables."""
+        return self.engine.memory_bytes + (self.explainer.table_bytes if self.explainer else 0)
+
+    def close(self) -> None:
+        """Hold nothing that reference counting does not free."""

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from libs.common.manifest import Manifest
 from services.inference.domain.lifecycle import VersionStatus
-from services.inference.domain.model import TabularModel
+from services.inference.domain.model import LoadedModel
 
 
 class Repository(Protocol):
@@ -13,7 +13,7 @@ class Repository(Protocol):
     Failure policy: a version that cannot be loaded never replaces one that serves.
     """
 
-    def serving(self, name: str) -> TabularModel:
+    def serving(self, name: str) -> LoadedModel:
         """Give the version that serves; raises ModelNotLoadedError when none is ready."""
         ...
 

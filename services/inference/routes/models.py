@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from services.inference.domain.lifecycle import VersionState, VersionStatus
+from services.inference.domain.model import TabularModel
 from services.inference.domain.repository import Repository
 from services.inference.errors import ModelNotLoadedError
 
@@ -29,6 +30,19 @@ async def one_model(name: str, request: Request) -> dict[str, Any]:
     except ModelNotLoadedError:
         return entry
     manifest = model.manifest
+    if not isinstance(model, TabularModel):
+        return {
+            **entry,
+            "serving": {
+                "version": model.version,
+                "model_version": model.model_version,
+                "labels": manifest.labels,
+                "thresholds": manifest.thresholds,
+                "truncation": manifest.truncation,
+                "metrics": manifest.metrics,
+                "training": manifest.training,
+            },
+        }
     return {
         **entry,
         "serving": {
