@@ -6,7 +6,8 @@ is exported, but ids are still made and passed on so that logs and problems can 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,6 +72,35 @@ class Telemetry:
         kind = SpanKind.CLIENT if client else SpanKind.INTERNAL
         with self._tracer.start_as_current_span(name, kind=kind, attributes=attributes) as span:
             yield span
+
+    def linked_span(
+        self,
+        name: str,
+        members: Sequence[Span],
+        seconds: float,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """Record work that several requests shared and that ended now; links point both ways.
+
+        It is a child of the first member, so that it is sampled whenever a member is.
+
+        Args:
+            name: low-cardinality, for example `inference.batch`.
+            members: recording spans of the requests, at least one.
+            seconds: how long the work took.
+            attributes: closed-set values only.
+        """
+        ended_ns = time.time_ns()
+        span = self._tracer.start_span(
+            name,
+            context=trace.set_span_in_context(members[0]),
+            links=[trace.Link(member.get_span_context()) for member in members],
+            attributes=attributes,
+            start_time=ended_ns - int(seconds * 1e9),
+        )
+        for member in members:
+            member.add_link(span.get_span_context())
+        span.end(ended_ns)
 
     def shutdown(self) -> None:
         """Flush what is buffered, within the exporter's own time bound."""

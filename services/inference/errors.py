@@ -1,7 +1,9 @@
 """Errors of inference, leaves of the tree in `libs.common.errors`.
 
 UnavailableError 503
-`- ModelNotLoadedError      no version of the model is ready
+|- ModelNotLoadedError      no version of the model is ready
+|- OverloadedError          shed at the door: queue full, deadline out of reach, draining
+`- ExecutorLostError        the thread that ran the batch died; it is being replaced
 InternalError 500
 `- InferenceFailedError     the engine failed or gave a number that is none
 NotFoundError 404
@@ -18,6 +20,20 @@ class ModelNotLoadedError(UnavailableError):
 
     code: ClassVar[str] = "model_not_loaded"
     title: ClassVar[str] = "Model not loaded"
+
+
+class OverloadedError(UnavailableError):
+    """Refused before any work was done; Retry-After says when the queue will have drained."""
+
+    code: ClassVar[str] = "overloaded"
+    title: ClassVar[str] = "Overloaded"
+
+
+class ExecutorLostError(UnavailableError):
+    """The executor died with this work; a new one starts, the call may be repeated."""
+
+    code: ClassVar[str] = "executor_lost"
+    title: ClassVar[str] = "Executor lost"
 
 
 class InferenceFailedError(InternalError):

@@ -153,3 +153,62 @@ class InferenceMetrics:
                 registry=registry,
             )
         )
+        self.text = TextMetrics(registry)
+
+
+class TextMetrics:
+    """What the scheduler of text models and the prediction cache measure."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str) -> Labelled[Histogram]:
+            labels = ("model",)
+            return Labelled(
+                Histogram(name, text, labels, buckets=DURATION_BUCKETS, registry=registry)
+            )
+
+        def counter(name: str, text: str, *labels: str) -> Labelled[Counter]:
+            return Labelled(Counter(name, text, labels, registry=registry))
+
+        def gauge(name: str, text: str, *labels: str) -> Labelled[Gauge]:
+            return Labelled(Gauge(name, text, labels, registry=registry))
+
+        self.queue = histogram(
+            "inference_queue_duration_seconds", "Time from admission to the start of the batch."
+        )
+        self.tokenize = histogram(
+            "inference_tokenize_duration_seconds", "Time to tokenize the texts of one call."
+        )
+        self.queue_items = gauge("inference_queue_items", "Windows that wait.", "model")
+        self.queue_tokens = gauge("inference_queue_tokens", "Tokens that wait.", "model")
+        self.batch_tokens = counter(
+            "inference_batch_tokens_total",
+            "Tokens sent through models; padded over real is the padding ratio.",
+            "model",
+            "kind",
+        )
+        self.dispatch = counter(
+            "inference_dispatch_total", "Batches by what ended their growth.", "model", "reason"
+        )
+        self.shed = counter("inference_shed_total", "Work refused at the door.", "reason")
+        self.skipped = counter(
+            "inference_skipped_total", "Admitted work that was no longer wanted.", "reason"
+        )
+        self.restarts = counter(
+            "inference_executor_restarts_total", "Executor threads replaced after a death.", "model"
+        )
+        self.confidence = Labelled(
+            Histogram(
+                "inference_confidence",
+                "Confidence of text answers.",
+                ("model", "version"),
+                buckets=_SCORE_BUCKETS,
+                registry=registry,
+            )
+        )
+        self.cache = counter("inference_cache_total", "Prediction cache look-ups.", "result")
+        self.gpu_memory = gauge(
+            "inference_gpu_memory_used_bytes", "GPU memory in use, where there is one.", "device"
+        )
+        self.gpu_busy = gauge(
+            "inference_gpu_utilisation_ratio", "GPU utilisation, where there is one.", "device"
+        )

@@ -46,6 +46,7 @@ class Limits:
         waste: `n * longest / sum of lengths` at most.
         queue_items / queue_tokens: bounds of what waits.
         pad_multiple: lengths are padded to a multiple of this.
+        executors: how many take batches out of this queue.
     """
 
     batch_items: int = 32
@@ -54,6 +55,7 @@ class Limits:
     queue_items: int = 1024
     queue_tokens: int = 131_072
     pad_multiple: int = PAD_MULTIPLE
+    executors: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Formed:
 
 
 class BatchQueue:
-    """Everything that waits for one executor; single-threaded by contract."""
+    """Everything that waits for the executors of one version; single-threaded by contract."""
 
     def __init__(self, limits: Limits, cost: CostModel) -> None:
         self._limits = limits
@@ -231,7 +233,8 @@ class BatchQueue:
         mean = math.ceil(sum(self._lane_tokens[lane] for lane in lanes) / count)
         cap = self._cost.best_items(mean, self._limits.batch_items)
         per_batch = max(1, min(cap, self.budget_tokens // mean))
-        return math.ceil(count / per_batch) * self._cost.predict_s(min(per_batch, count), mean)
+        batch_s = self._cost.predict_s(min(per_batch, count), mean)
+        return math.ceil(count / per_batch) * batch_s / self._limits.executors
 
     def _retry_after_s(self, busy_s: float) -> int:
         return max(1, math.ceil(busy_s + self._drain_s(up_to=BULK)))
