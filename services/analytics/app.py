@@ -11,6 +11,7 @@ from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
 from libs.common.tasks import end
 from services.analytics.adapters.audit_log import AuditLogReader
+from services.analytics.adapters.charts import ChartRenderer
 from services.analytics.adapters.gemini import GeminiWriter
 from services.analytics.adapters.quota import Quota
 from services.analytics.adapters.report_cache import ReportCache
@@ -18,6 +19,7 @@ from services.analytics.adapters.rollup_writer import RollupWriter
 from services.analytics.adapters.rollups import RollupStore
 from services.analytics.adapters.tail import Tailer, TailMetrics
 from services.analytics.adapters.thresholds import ThresholdStore
+from services.analytics.charts import Charts
 from services.analytics.reports import ReportMetrics, Reports
 from services.analytics.routes import native, router
 from services.analytics.service import Analytics
@@ -36,6 +38,7 @@ class State(TypedDict):
     analytics: Analytics
     reports: Reports
     statistics: Statistics
+    charts: Charts
 
 
 def create_app(
@@ -70,18 +73,22 @@ def create_app(
         )
         cache = ReportCache(platform.redis, lock_ttl_s=LOCK_TTL_S, wait_s_max=LOCK_WAIT_S_MAX)
         reports = Reports(settings, store, thresholds, writer, cache, metrics)
+        statistics = Statistics(store)
+        renderer = ChartRenderer(settings.state_dir / "matplotlib")
         platform.health.add_check("log_tail", tailer.health)
         following = asyncio.create_task(tailer.run())
         try:
             yield State(
                 analytics=Analytics(store, thresholds, started_at=datetime.now(UTC)),
                 reports=reports,
-                statistics=Statistics(store),
+                statistics=statistics,
+                charts=Charts(store, thresholds, statistics, renderer),
             )
         finally:
             await end(following)
             await cache.close()
             await writer.close()
+            renderer.close()
 
     return common.create_app(
         "analytics", settings, lifespan, routers=[native], v1_routers=[router], events=events

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from libs.common.context import current
-from services.analytics import schemas
+from services.analytics import html_report, schemas
+from services.analytics.charts import KINDS, Charts, Kind
 from services.analytics.reports import Reports
 from services.analytics.service import Analytics
 from services.analytics.statistics import Statistics
@@ -78,3 +79,61 @@ async def comparison(
     """Compare the error and degradation rates of two versions, with intervals."""
     statistics: Statistics = request.state.statistics
     return await statistics.compare(_tenant(), query, datetime.now(UTC))
+
+
+@native.get(
+    "/v1/analytics/report.html",
+    summary="Written analysis as a page",
+    response_class=Response,
+    responses={200: {"content": {"text/html": {}}}},
+)
+async def report_page(
+    request: Request, query: Annotated[schemas.ReportPageQuery, Query()]
+) -> Response:
+    """Give the analysis of the last closed window with its charts, as one HTML page."""
+    reports: Reports = request.state.reports
+    charts: Charts = request.state.charts
+    now = datetime.now(UTC)
+    answer = await reports.analyze(_tenant(), schemas.AnalyzeRequest(**query.model_dump()), now)
+    drawn = {
+        f"Chart: {kind}": await charts.svg(
+            _tenant(), kind, schemas.ChartQuery(**query.model_dump()), now
+        )
+        for kind in KINDS
+    }
+    page = html_report.render(schemas.Report.model_validate(answer), drawn)
+    return Response(
+        page,
+        media_type="text/html",
+        headers={
+            "content-security-policy": html_report.CONTENT_SECURITY_POLICY,
+            "cache-control": "private, no-store",
+        },
+    )
+
+
+def _add_chart(kind: Kind) -> None:
+    @native.get(
+        f"/v1/analytics/charts/{kind}.svg",
+        name=f"chart_{kind}",
+        summary=f"Chart: {kind}",
+        response_class=Response,
+        responses={200: {"content": {"image/svg+xml": {}}}},
+    )
+    async def chart(request: Request, query: Annotated[schemas.ChartQuery, Query()]) -> Response:
+        """Draw the last closed window as SVG."""
+        charts: Charts = request.state.charts
+        drawn = await charts.svg(_tenant(), kind, query, datetime.now(UTC))
+        return Response(
+            drawn,
+            media_type="image/svg+xml",
+            headers={
+                # Nothing in a picture may run or load, also when it is opened by itself.
+                "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+                "cache-control": "private, max-age=30",
+            },
+        )
+
+
+for _kind in KINDS:
+    _add_chart(_kind)

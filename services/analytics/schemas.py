@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
 
+from services.analytics.domain.facts import Unit
 from services.analytics.domain.thresholds import Severity, Status
 from services.analytics.domain.windows import WINDOW_MINUTES_MAX
 
@@ -208,7 +209,7 @@ class FactView(BaseModel):
     metric: str
     model: str | None
     value: float | None
-    unit: str
+    unit: Unit
     previous: float | None
     limit: float | None
     n: int
@@ -284,6 +285,28 @@ class DriftReport(BaseModel):
     reference_start: datetime
     items: list[DriftView]
     next: None = None
+
+
+class ChartQuery(_Request):
+    """Which closed window to draw; `metric` counts for the distribution only."""
+
+    time_window_minutes: Annotated[int, Field(ge=1, le=WINDOW_MINUTES_MAX)] = 60
+    model: Name | None = None
+    version: Name | None = None
+    release: Name | None = None
+    route: Name | None = None
+    metric: Literal[
+        "score", "confidence", "latency_ms", "input_length", "freshness_s",
+        "label", "risk", "decision",
+    ] = "score"  # fmt: skip
+
+
+class ReportPageQuery(_Request):
+    """Which closed window to explain on a page."""
+
+    time_window_minutes: Annotated[int, Field(ge=1, le=WINDOW_MINUTES_MAX)] = 60
+    model: Name | None = None
+    release: Name | None = None
 
 
 class ComparisonQuery(_Request):

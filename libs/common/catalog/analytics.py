@@ -51,5 +51,16 @@ ANALYTICS = Service(
         ),
         Route("GET", "/v1/analytics/drift", "analytics:read", "Drift against the window before"),
         Route("GET", "/v1/analytics/comparison", "analytics:read", "Two versions side by side"),
+        Route(
+            "GET",
+            "/v1/analytics/report.html",
+            "analytics:read",
+            "Written analysis as a page",
+            deadline_ms=15_000,
+        ),
+        *(
+            Route("GET", f"/v1/analytics/charts/{kind}.svg", "analytics:read", f"Chart: {kind}")
+            for kind in ("latency", "confidence", "distribution", "drift")
+        ),
     ),
 )

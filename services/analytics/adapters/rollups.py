@@ -1,9 +1,12 @@
 """Reads roll-ups from PostgreSQL: windows, points over time, totals, the watermark."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.postgres import Postgres
 from services.analytics.adapters.rollup_writer import DOUBLE, TAIL_NAME
+from services.analytics.domain.aggregate import Aggregate
+from services.analytics.domain.chart_data import HOUR_STEP
 from services.analytics.domain.fold import ADDITIVE, Series, Sums
 from services.analytics.domain.ports import Filters, SeriesFigures, Watermark
 from services.analytics.domain.windows import Window
@@ -52,6 +55,32 @@ _READ_CATEGORIES = _select(
 )
 
 
+def _select_points(name: str, what: str, group: str, extra: str = "", join: str = "") -> str:
+    """Read `{table}` in steps: $2 to $3, cut into bins of $4 that start at $1."""
+    source = (
+        f"SELECT * FROM {name}_{{table}} WHERE period >= $2 AND period < $3 AND series_id = p.id"
+    )
+    return (
+        f"WITH picked AS (SELECT s.* FROM series s WHERE {_SERIES_WHERE}) "
+        f"SELECT date_bin($4, r.period, $1) AS point{what} FROM picked p "
+        f"CROSS JOIN LATERAL ({source}{extra}) r {join} GROUP BY {group}"
+    )
+
+
+_POINT_SUMS = _select_points(
+    "rollup",
+    f", {_SUM_OF}, min(r.latency_min) AS latency_min, max(r.latency_max) AS latency_max",
+    "point",
+)
+_POINT_BUCKETS = _select_points(
+    "histogram",
+    ", r.metric, b.value, sum(b.n)::bigint AS n",
+    "point, r.metric, b.value",
+    " AND metric = ANY($11)",
+    "CROSS JOIN LATERAL unnest(r.buckets, r.counts) AS b (value, n)",
+)
+
+
 class RollupStore:
     """Reads the roll-ups of one tenant at a time."""
 
@@ -80,6 +109,33 @@ class RollupStore:
         for row in categories:
             found[row["id"]].categories.setdefault(row["metric"], {})[row["value"]] = row["n"]
         return list(found.values())
+
+    async def points(
+        self, tenant: str, window: Window, filters: Filters, step_minutes: int
+    ) -> dict[datetime, Aggregate]:
+        """Give the figures of all series together, per step from the window's start on.
+
+        Steps of an hour read the hourly roll-ups; the window must then start at a whole hour.
+        Categories are not read.
+        """
+        table = "hours" if step_minutes == HOUR_STEP else "minutes"
+        args = (
+            window.start, window.start, window.end, timedelta(minutes=step_minutes),
+            tenant, filters.kind, filters.model, filters.version, filters.release, filters.route,
+        )  # fmt: skip
+        async with (
+            self._postgres.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            rows = await connection.fetch(_POINT_SUMS.format(table=table), *args)
+            buckets = await connection.fetch(
+                _POINT_BUCKETS.format(table=table), *args, list(filters.histograms)
+            )
+        found = {row["point"]: Aggregate(sums=_sums_of(row)) for row in rows}
+        for row in buckets:
+            histogram = found[row["point"]].histograms.setdefault(row["metric"], {})
+            histogram[row["value"]] = row["n"]
+        return found
 
     async def total_predictions(self, tenant: str) -> int:
         """Count every prediction of a tenant that is rolled up."""
@@ -113,7 +169,11 @@ class RollupStore:
 
 
 def _figures_of(row: Any) -> SeriesFigures:
-    sums = Sums(
+    return SeriesFigures(Series(*(row[name] for name in Series._fields)), _sums_of(row))
+
+
+def _sums_of(row: Any) -> Sums:
+    return Sums(
         **{
             name: float(row[name]) if name in DOUBLE else int(row[name])  # type: ignore[arg-type] # typed by column
             for name in ADDITIVE
@@ -121,4 +181,3 @@ def _figures_of(row: Any) -> SeriesFigures:
         latency_min=row["latency_min"],
         latency_max=row["latency_max"],
     )
-    return SeriesFigures(Series(*(row[name] for name in Series._fields)), sums)

@@ -17,7 +17,7 @@ Verdict = Literal["insufficient_data", "none", "minor", "moderate", "major"]
 # Below this sample on either side the test is not calibrated (see the simulation test).
 SAMPLES_MIN = 200
 SIGNIFICANCE = 0.01
-_MINOR_BELOW, _MODERATE_BELOW = 0.1, 0.25
+MINOR_BELOW, MODERATE_BELOW = 0.1, 0.25
 _BINS = 10
 _EXPECTED_MIN = 5.0
 # Added to each count, so that an empty bin does not give an infinite PSI (phoenix#730).
@@ -93,9 +93,9 @@ def _compare(actual: Sequence[int], expected: Sequence[int], ks: float | None) -
 def _verdict(p: float, effect: float) -> Verdict:
     if p >= SIGNIFICANCE:
         return "none"
-    if effect < _MINOR_BELOW:
+    if effect < MINOR_BELOW:
         return "minor"
-    return "moderate" if effect < _MODERATE_BELOW else "major"
+    return "moderate" if effect < MODERATE_BELOW else "major"
 
 
 def numeric_drift(current: Mapping[int, int], reference: Mapping[int, int]) -> Drift:
