@@ -101,6 +101,9 @@ class FeatureRows:
         freshness_s: per row, age of the newest event among the views read, None without any.
         degraded_reasons: closed set, for example `redis_unavailable`; empty when all is well.
         read_s: seconds spent on the read.
+        raw: shape (n, number of raw features), float64, in the service's order; for parity
+            samples. None from readers that keep no raw values.
+        offsets: per view, the log offset that each row's blob had; -1 without a blob.
     """
 
     matrix: NDArray[np.float32]
@@ -109,6 +112,8 @@ class FeatureRows:
     freshness_s: list[float | None]
     degraded_reasons: list[str]
     read_s: float
+    raw: FloatArray | None = None
+    offsets: dict[str, list[int]] = field(default_factory=dict)
 
 
 class FeatureReader(Protocol):

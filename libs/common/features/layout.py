@@ -27,7 +27,7 @@ from libs.common.features.windows import (
     SESSION_HORIZON_MS,
     USER_HORIZON_MS,
 )
-from libs.common.redis_keys import tag
+from libs.common.redis_keys import ESCAPES, tag
 
 MAGIC = 0x4647
 HEADER = struct.Struct("<HHIQQQIIQ")
@@ -91,6 +91,13 @@ class RingView:
     def key(self, tenant: str, entity: str) -> str:
         """Build the Redis key; tenant and entity share the hash tag."""
         return f"features:{tag(tenant, self.name, entity)}:ring"
+
+    def keys(self, tenant: str, entities: Sequence[str | None]) -> list[str | None]:
+        """Build the keys of many entities, None where there is none."""
+        start, end = self.key(tenant, "").split("}")
+        return [
+            f"{start}{entity.translate(ESCAPES)}}}{end}" if entity else None for entity in entities
+        ]
 
 
 # The card's ring has folded history (z score, time since the last payment): kept 400 days.

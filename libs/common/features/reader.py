@@ -1,21 +1,35 @@
 """The online reader: one MGET for every entity of every row, then windows at the request's time.
 
 Failure policy: degrade. Redis slow or gone, emptied and not rebuilt yet, or an unreadable blob
-makes features missing and says why; nothing is raised and Postgres is never asked.
+makes features missing and says why; nothing is raised and Postgres is never asked. Rows of one call
+that name the same entity share its key, its bytes and their decoding.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from libs.common.features import rows
+from libs.common.features import columns as columns_of
+from libs.common.features import rows as one_row
 from libs.common.features.contract import FeatureRequest, FeatureRows, FeatureService
-from libs.common.features.layout import SERVING_KEY, VIEWS, LayoutError, Ring, tag_of, unpack_ring
-from libs.common.features.windows import DAY_MS, HOUR_MS
+from libs.common.features.laid import Arena, IntArray, LaidRings, Rows
+from libs.common.features.layout import (
+    SERVING_KEY,
+    VIEWS,
+    LayoutError,
+    Ring,
+    code_of,
+    country_code,
+    mcc_code,
+    tag_of,
+    unpack_ring,
+)
+from libs.common.features.windows import DAY_MS, HOUR_MS, NULL_CODE, hour_and_weekday
 from libs.common.redis import UNAVAILABLE, Redis
 
 REDIS_UNAVAILABLE = "redis_unavailable"
@@ -23,15 +37,24 @@ REDIS_UNAVAILABLE = "redis_unavailable"
 STORE_NOT_READY = "store_not_ready"
 BLOB_UNREADABLE = "blob_unreadable"
 
-_NAN = rows.NAN
+_NAN = float("nan")
+# A row whose request does not name the entity, or whose ring cannot be read.
+_ABSENT = -1
+
+
+# Up to here one row after the other is faster than columns (benchmarks/feature_reader.py).
+_SINGLE_ROWS_MAX = 12
 
 
 @dataclass(slots=True)
 class _Store:
-    """What one MGET brought: rings by key, or the reason why there are none."""
+    """What one MGET brought: blobs by key (None: no such ring), or why there are none."""
 
-    rings: dict[str, Ring | None] = field(default_factory=dict)
+    blobs: dict[str, bytes | None] = field(default_factory=dict)
     reasons: set[str] = field(default_factory=set)
+
+
+Keys = dict[str, list[str | None]]
 
 
 class OnlineFeatureReader:
@@ -46,81 +69,235 @@ class OnlineFeatureReader:
         """Take a client and the longest time that a read may wait for it, in seconds."""
         self._redis = redis
         self._timeout_s = timeout_s
+        self._arena = Arena()
 
     async def read(
         self, service: FeatureService, tenant: str, requests: list[FeatureRequest]
     ) -> FeatureRows:
         """Read the rows of `service`; see the protocol for the failure policy."""
         started = time.perf_counter()
-        views, compute = _SERVICES[service.name]
-        keys = [
-            {
-                view: VIEWS[view].key(tenant, request.entities[view])
-                for view in views
-                if view in request.entities
-            }
-            for request in requests
-        ]
-        store = await self._fetch({key: view for row in keys for view, key in row.items()})
-        table = np.full((len(requests), len(service.raw)), _NAN)
-        result = FeatureRows(np.empty(0, np.float32), [], [], [], [], 0.0)
-        for index, (request, named) in enumerate(zip(requests, keys, strict=True)):
-            rings = {view: store.rings[key] for view, key in named.items() if key in store.rings}
-            found = compute(request, rings)
-            table[index] = [found.get(name, _NAN) for name in service.raw]
-            result.missing.append(
-                [name for name in service.raw if (value := found.get(name, _NAN)) != value]
-            )
-            stale, freshness_s = _freshness(rings, request.now_ms)
-            result.stale.append(stale)
-            result.freshness_s.append(freshness_s)
-        columns = {name: table[:, position] for position, name in enumerate(service.raw)}
-        result.matrix = service.derive(columns).astype(np.float32)
-        result.degraded_reasons = sorted(store.reasons)
-        result.read_s = time.perf_counter() - started
-        return result
+        plan = _PLANS[service.name]
+        keys: Keys = {
+            view: VIEWS[view].keys(tenant, [request.entities.get(view) for request in requests])
+            for view in plan.views
+        }
+        store = await self._fetch(keys)
+        if len(requests) <= _SINGLE_ROWS_MAX:
+            found = _read_singly(service.raw, plan, requests, keys, store)
+        else:
+            self._arena.reset()
+            found = _read_together(service.raw, plan, requests, keys, store, self._arena)
+        raw = {name: found.table[:, column] for column, name in enumerate(service.raw)}
+        stale, freshness_s = _freshness(found.event_ms, requests)
+        return FeatureRows(
+            matrix=service.derive(raw).astype(np.float32),
+            missing=_missing(found.table, service.raw),
+            stale=stale,
+            freshness_s=freshness_s,
+            degraded_reasons=sorted(store.reasons),
+            read_s=time.perf_counter() - started,
+            raw=found.table,
+            offsets=found.offsets,
+        )
 
-    async def _fetch(self, wanted: Mapping[str, str]) -> _Store:
-        """Read and decode the rings of `wanted` (key to view)."""
+    async def _fetch(self, keys: Keys) -> _Store:
+        """Read the blobs of all keys, each key once."""
         store = _Store()
+        wanted = list({key: None for listed in keys.values() for key in listed if key})
         if not wanted:
             return store
-        keys = list(wanted)
         try:
             async with asyncio.timeout(self._timeout_s):
                 # The client does not decode, so answers are bytes; its types allow text as well.
-                answer = cast(list[bytes | None], await self._redis.mget([SERVING_KEY, *keys]))
+                answer = cast(list[bytes | None], await self._redis.mget([SERVING_KEY, *wanted]))
         except UNAVAILABLE:
             store.reasons.add(REDIS_UNAVAILABLE)
             return store
         if answer[0] is None:
             store.reasons.add(STORE_NOT_READY)
             return store
-        for key, blob in zip(keys, answer[1:], strict=True):
-            try:
-                store.rings[key] = unpack_ring(VIEWS[wanted[key]], blob) if blob else None
-            except LayoutError:
-                store.reasons.add(BLOB_UNREADABLE)
+        store.blobs = dict(zip(wanted, answer[1:], strict=True))
         return store
 
 
-Rings = dict[str, Ring | None]
+@dataclass(slots=True)
+class _Found:
+    """What the rings gave.
+
+    Attributes:
+        table: raw features, shape (n, k), NaN where missing.
+        event_ms: per view, the newest event of each row's ring, 0 without one.
+        offsets: per view, the log offset of each row's blob, -1 without one.
+    """
+
+    table: NDArray[np.float64]
+    event_ms: dict[str, list[int]]
+    offsets: dict[str, list[int]]
 
 
-def _freshness(rings: Rings, now_ms: int) -> tuple[list[str], float | None]:
-    """Name the stale views and give the age of the newest event among all, in seconds."""
-    newest = {view: ring.event_ms for view, ring in rings.items() if ring is not None}
-    stale = [view for view, at_ms in newest.items() if now_ms - at_ms > VIEWS[view].ttl_ms]
-    if not newest:
-        return stale, None
-    return stale, max(0, now_ms - max(newest.values())) / 1000.0
+def _read_singly(
+    names: Sequence[str],
+    plan: "_Plan",
+    requests: list[FeatureRequest],
+    keys: Keys,
+    store: _Store,
+) -> _Found:
+    """Evaluate one row after the other."""
+    rings: dict[str, Ring | None] = {}
+    for view, listed in keys.items():
+        for key in listed:
+            if key in store.blobs and key not in rings:
+                blob = store.blobs[key]
+                try:
+                    rings[key] = unpack_ring(VIEWS[view], blob) if blob else None
+                except LayoutError:
+                    store.reasons.add(BLOB_UNREADABLE)
+    found = _Found(np.empty(0), {view: [] for view in keys}, {view: [] for view in keys})
+    evaluated = []
+    for index, request in enumerate(requests):
+        named = {view: listed[index] for view, listed in keys.items()}
+        mine = {view: rings[key] for view, key in named.items() if key in rings}
+        for view in keys:
+            ring = mine.get(view)
+            found.event_ms[view].append(ring.event_ms if ring else 0)
+            found.offsets[view].append(ring.offset if ring else -1)
+        values = plan.one(request, mine)
+        evaluated.append([values.get(name, _NAN) for name in names])
+    found.table = np.array(evaluated).reshape(len(requests), len(names))
+    return found
 
 
-def _fraud(request: FeatureRequest, rings: Rings) -> rows.Values:
+def _read_together(
+    names: Sequence[str],
+    plan: "_Plan",
+    requests: list[FeatureRequest],
+    keys: Keys,
+    store: _Store,
+    arena: Arena,
+) -> _Found:
+    """Evaluate all rows at once."""
+    now_ms = np.array([request.now_ms for request in requests], dtype=np.int64)
+    batch = _Batch(requests, now_ms, {}, {})
+    found = _Found(np.full((len(requests), len(names)), _NAN), {}, {})
+    for view, listed in keys.items():
+        laid = LaidRings(VIEWS[view], arena)
+        numbers: dict[str | None, int] = {}
+        for key in dict.fromkeys(listed):
+            blob = store.blobs.get(key) if key else None
+            try:
+                if key in store.blobs:
+                    numbers[key] = laid.add(blob) if blob else 0
+            except LayoutError:
+                store.reasons.add(BLOB_UNREADABLE)
+        mine = [numbers.get(key, _ABSENT) for key in listed]
+        found.event_ms[view] = [laid.event_ms[max(number, 0)] for number in mine]
+        found.offsets[view] = [laid.offset[max(number, 0)] for number in mine]
+        batch.rings[view], batch.numbers[view] = laid, np.array(mine, dtype=np.int64)
+    columns = plan.together(batch)
+    for column, name in enumerate(names):
+        if name in columns:
+            found.table[:, column] = columns[name]
+    return found
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The rows of one call.
+
+    Attributes:
+        rings: laid rings by view.
+        numbers: by view, the ring of each row, `_ABSENT` for none.
+    """
+
+    requests: list[FeatureRequest]
+    now_ms: IntArray
+    rings: dict[str, LaidRings]
+    numbers: dict[str, NDArray[np.int64]]
+
+    def integers(self, name: str) -> IntArray:
+        """Take whole numbers from the requests, `NULL_CODE` where there is none."""
+        given = (request.values.get(name) for request in self.requests)
+        return np.array(
+            [value if isinstance(value, int) else NULL_CODE for value in given], dtype=np.int64
+        )
+
+    def codes(self, name: str, encode: Callable[[str | None], int]) -> IntArray:
+        """Encode one text of the requests' values, `NULL_CODE` where there is none."""
+        given = (request.values.get(name) for request in self.requests)
+        return np.array(
+            [NULL_CODE if value is None else encode(str(value)) for value in given], dtype=np.int64
+        )
+
+    def entity_codes(self, view: str) -> IntArray:
+        """Encode the entities of the requests, `NULL_CODE` where there is none."""
+        return np.array([code_of(request.entities.get(view)) for request in self.requests])
+
+    def clock(self) -> columns_of.Values:
+        """Give hour and weekday of each row."""
+        hour, weekday = hour_and_weekday(self.now_ms)
+        return {"request:hour": hour, "request:weekday": weekday}
+
+    def without_current(self, view: str) -> None:
+        """Leave out of each row's ring the event that the row itself is."""
+        numbers, laid = self.numbers[view], self.rings[view]
+        for index, request in enumerate(self.requests):
+            if request.event_id is not None and numbers[index] > 0:
+                numbers[index] = laid.without(int(numbers[index]), tag_of(request.event_id))
+
+    def compute(
+        self, view: str, columns: Callable[..., columns_of.Values], *arguments: IntArray
+    ) -> columns_of.Values:
+        """Compute a view's columns for the rows that have a ring; the others are NaN."""
+        numbers = self.numbers[view]
+        chosen = np.flatnonzero(numbers != _ABSENT)
+        if not len(chosen):
+            return {}
+        is_all = len(chosen) == len(numbers)
+        taken = slice(None) if is_all else chosen
+        rows = Rows(self.rings[view], numbers[taken], self.now_ms[taken], columns_of.WINDOWS[view])
+        found = columns(rows, *(argument[taken] for argument in arguments))
+        if is_all:
+            return found
+        spread: columns_of.Values = {}
+        for name, values in found.items():
+            spread[name] = np.full(len(numbers), _NAN)
+            spread[name][chosen] = values
+        return spread
+
+
+def _fraud(batch: _Batch) -> columns_of.Values:
+    amount, mcc = batch.integers("amount_minor"), batch.codes("mcc_code", mcc_code)
+    found = batch.clock()
+    found["request:amount"] = np.where(amount == NULL_CODE, _NAN, amount / 100.0)
+    found["request:mcc"] = np.where(mcc == NULL_CODE, _NAN, mcc)
+    # Without an amount no window can include the current payment.
+    for view in ("card", "merchant"):
+        batch.without_current(view)
+        batch.numbers[view] = np.where(amount == NULL_CODE, _ABSENT, batch.numbers[view])
+    country, merchant = batch.codes("country_code", country_code), batch.entity_codes("merchant")
+    found |= batch.compute("card", columns_of.card_columns, amount, mcc, country, merchant)
+    found |= batch.compute("merchant", columns_of.merchant_columns, amount)
+    return found
+
+
+def _personalization(batch: _Batch) -> columns_of.Values:
+    price, category = batch.integers("price_minor"), batch.codes("item_category", code_of)
+    found = batch.clock()
+    found["request:price"] = np.where(price == NULL_CODE, _NAN, price / 100.0)
+    found |= batch.compute("user", columns_of.user_columns, category, batch.entity_codes("item"))
+    found |= batch.compute("session", columns_of.session_columns)
+    found |= batch.compute("item", columns_of.item_columns)
+    return found
+
+
+Rings = Mapping[str, Ring | None]
+
+
+def _fraud_row(request: FeatureRequest, rings: Rings) -> one_row.Values:
     values = {**request.values, "merchant": request.entities.get("merchant")}
     amount_minor = _integer(values, "amount_minor")
     mcc = values.get("mcc_code")
-    found: rows.Values = {
+    found: one_row.Values = {
         **_clock(request.now_ms),
         "request:amount": _NAN if amount_minor is None else amount_minor / 100.0,
         "request:mcc": _NAN if mcc is None else float(str(mcc)),
@@ -129,31 +306,31 @@ def _fraud(request: FeatureRequest, rings: Rings) -> rows.Values:
         return found
     tag = None if request.event_id is None else tag_of(request.event_id)
     if "card" in rings:
-        events = rows.Events(rings["card"], request.now_ms, tag)
-        found |= rows.card_row(events, amount_minor, values)
+        events = one_row.Events(rings["card"], request.now_ms, tag)
+        found |= one_row.card_row(events, amount_minor, values)
     if "merchant" in rings:
-        events = rows.Events(rings["merchant"], request.now_ms, tag)
-        found |= rows.merchant_row(events, amount_minor)
+        events = one_row.Events(rings["merchant"], request.now_ms, tag)
+        found |= one_row.merchant_row(events, amount_minor)
     return found
 
 
-def _personalization(request: FeatureRequest, rings: Rings) -> rows.Values:
+def _personalization_row(request: FeatureRequest, rings: Rings) -> one_row.Values:
     values = {**request.values, "item": request.entities.get("item")}
     price_minor = _integer(values, "price_minor")
-    found: rows.Values = {
+    found: one_row.Values = {
         **_clock(request.now_ms),
         "request:price": _NAN if price_minor is None else price_minor / 100.0,
     }
     if "user" in rings:
-        found |= rows.user_row(rows.Events(rings["user"], request.now_ms), values)
+        found |= one_row.user_row(one_row.Events(rings["user"], request.now_ms), values)
     if "session" in rings:
-        found |= rows.session_row(rows.Events(rings["session"], request.now_ms))
+        found |= one_row.session_row(one_row.Events(rings["session"], request.now_ms))
     if "item" in rings:
-        found |= rows.item_row(rows.Events(rings["item"], request.now_ms))
+        found |= one_row.item_row(one_row.Events(rings["item"], request.now_ms))
     return found
 
 
-def _clock(now_ms: int) -> rows.Values:
+def _clock(now_ms: int) -> one_row.Values:
     return {
         "request:hour": float(now_ms // HOUR_MS % 24),
         "request:weekday": float((now_ms // DAY_MS + 3) % 7),
@@ -165,8 +342,45 @@ def _integer(values: Mapping[str, object], name: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-_Compute = Callable[[FeatureRequest, Rings], rows.Values]
-_SERVICES: dict[str, tuple[tuple[str, ...], _Compute]] = {
-    "fraud_v1": (("card", "merchant"), _fraud),
-    "personalization_v1": (("user", "session", "item"), _personalization),
+def _missing(table: NDArray[np.float64], names: Sequence[str]) -> list[list[str]]:
+    """Name, per row, the raw features without a value."""
+    missing: list[list[str]] = [[] for _ in range(len(table))]
+    for row, column in np.argwhere(np.isnan(table)).tolist():
+        missing[row].append(names[column])
+    return missing
+
+
+def _freshness(
+    event_ms: Mapping[str, Sequence[int]], requests: list[FeatureRequest]
+) -> tuple[list[list[str]], list[float | None]]:
+    """Name the stale views and give the age of the newest event among all, in seconds, per row."""
+    stale: list[list[str]] = []
+    ages: list[float | None] = []
+    for request, *newest in zip(requests, *event_ms.values(), strict=True):
+        pairs = [(view, at_ms) for view, at_ms in zip(event_ms, newest, strict=True) if at_ms]
+        stale.append([view for view, at in pairs if request.now_ms - at > VIEWS[view].ttl_ms])
+        newest_ms = max(newest, default=0)
+        ages.append(max(0, request.now_ms - newest_ms) / 1000.0 if newest_ms else None)
+    return stale, ages
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a feature service is read: its views, and its columns from their rings.
+
+    Attributes:
+        one: for a single row.
+        together: for all rows at once, with the same result.
+    """
+
+    views: tuple[str, ...]
+    one: Callable[[FeatureRequest, Rings], one_row.Values]
+    together: Callable[[_Batch], columns_of.Values]
+
+
+_PLANS: dict[str, _Plan] = {
+    "fraud_v1": _Plan(("card", "merchant"), _fraud_row, _fraud),
+    "personalization_v1": _Plan(
+        ("user", "session", "item"), _personalization_row, _personalization
+    ),
 }

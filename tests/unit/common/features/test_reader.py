@@ -2,12 +2,14 @@
 
 import asyncio
 from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libs.common.features import reader
 from libs.common.features.contract import FeatureRequest
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.layout import SERVING_KEY, VIEWS, Past, pack_ring
@@ -36,8 +38,17 @@ from tests.unit.common.features.strategies import (
 NOW_MS = 1_760_000_000_000
 
 
+# Rows evaluated one by one, and all together: the same oracle holds both.
+BOTH_WAYS = pytest.mark.parametrize("singly_max", [1000, 0], ids=["singly", "together"])
+
+
 def _reader(redis: object) -> OnlineFeatureReader:
     return OnlineFeatureReader(cast(Redis, redis))
+
+
+def _read(redis: object, service: Any, requests: Any, singly_max: int = 12) -> Any:
+    with patch.object(reader, "_SINGLE_ROWS_MAX", singly_max):
+        return asyncio.run(_reader(redis).read(service, TENANT, requests))
 
 
 def _given(**fields: object) -> dict[str, Any]:
@@ -65,9 +76,12 @@ def _assert_row(service: Any, rows: Any, index: int, expected: dict[str, float])
     assert set(rows.missing[index]) == missing
 
 
-@settings(max_examples=150, deadline=None)
-@given(payments(), st.data())
-def test_fraud_rows_equal_brute_force_whether_the_payment_is_ingested_or_not(rows, data):
+@BOTH_WAYS
+@settings(max_examples=120, deadline=None)
+@given(rows=payments(), data=st.data())
+def test_fraud_rows_equal_brute_force_whether_the_payment_is_ingested_or_not(
+    singly_max, rows, data
+):
     if not rows:
         return
     last = rows[-1]
@@ -75,14 +89,15 @@ def test_fraud_rows_equal_brute_force_whether_the_payment_is_ingested_or_not(row
     history = rows if is_ingested else rows[:-1]
     request = _fraud_request(last, f"e{len(rows) - 1}" if is_ingested else None)
     redis = DictRedis(payment_blobs(history))
-    read = asyncio.run(_reader(redis).read(FRAUD_V1, TENANT, [request]))
+    read = _read(redis, FRAUD_V1, [request], singly_max)
     _assert_row(FRAUD_V1, read, 0, oracle.fraud_row(rows[:-1], last))
     assert read.degraded_reasons == []
 
 
-@settings(max_examples=150, deadline=None)
-@given(interactions(), st.data())
-def test_personalization_rows_equal_brute_force(rows, data):
+@BOTH_WAYS
+@settings(max_examples=120, deadline=None)
+@given(rows=interactions(), data=st.data())
+def test_personalization_rows_equal_brute_force(singly_max, rows, data):
     steps = data.draw(st.lists(STEP, min_size=1, max_size=2))
     end_ms = rows[-1].event_ms if rows else START_MS
     asked = [interaction(data.draw, end_ms + step) for step in steps]
@@ -98,11 +113,47 @@ def test_personalization_rows_equal_brute_force(rows, data):
         for row in asked
     ]
     redis = DictRedis(interaction_blobs(rows))
-    read = asyncio.run(_reader(redis).read(PERSONALIZATION_V1, TENANT, requests))
+    read = _read(redis, PERSONALIZATION_V1, requests, singly_max)
     for index, row in enumerate(asked):
         expected = oracle.personalization_row(rows, row)
         _assert_row(PERSONALIZATION_V1, read, index, expected)
     assert redis.calls == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=payments(40), data=st.data())
+def test_rows_read_together_equal_rows_read_alone(rows, data):
+    blobs = payment_blobs(rows)
+    for view, tenant_entity in (("card", "c_0"), ("merchant", "m_1")):
+        if data.draw(st.booleans()):
+            blobs[VIEWS[view].key(TENANT, tenant_entity)] = b"nonsense"
+    requests = [
+        _fraud_request(row, f"e{index}" if data.draw(st.booleans()) else None)
+        for index, row in enumerate(rows)
+    ]
+    for request in requests:
+        if data.draw(st.integers(0, 9)) == 0:
+            request.values.pop("amount_minor")
+    together = _read(DictRedis(blobs), FRAUD_V1, requests, singly_max=0)
+    alone = _read(DictRedis(blobs), FRAUD_V1, requests, singly_max=1000)
+    np.testing.assert_allclose(together.raw, alone.raw, rtol=1e-12)
+    assert together.missing == alone.missing
+    assert together.stale == alone.stale
+    assert together.freshness_s == alone.freshness_s
+    assert together.offsets == alone.offsets
+    assert together.degraded_reasons == alone.degraded_reasons
+
+
+def test_squares_of_large_amounts_stay_exact():
+    amounts = [2**40 - 1, 2**40 - 3, 5, 2**39 + 7, 2**33 + 1]
+    rows = [
+        oracle.Payment(START_MS + index, 0, 1, amount, 5411, 1)
+        for index, amount in enumerate(amounts)
+    ]
+    for singly_max in (0, 1000):
+        request = _fraud_request(rows[-1])
+        read = _read(DictRedis(payment_blobs(rows[:-1])), FRAUD_V1, [request], singly_max)
+        _assert_row(FRAUD_V1, read, 0, oracle.fraud_row(rows[:-1], rows[-1]))
 
 
 def _payment(now_ms: int = NOW_MS, amount: int = 500) -> oracle.Payment:
