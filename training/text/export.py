@@ -87,7 +87,7 @@ def export(
         work: folder with model.safetensors and tokenizer.json.
         out: `models/<name>/<version>`.
         heads: of the model.
-        fields: manifest fields besides files, tensors and golden cases.
+        fields: manifest fields besides files, tensors and golden cases, and `card_text`.
         probes: texts for golden cases and for the comparison of int8 with float32.
     """
     model = Classifier(heads)
@@ -103,6 +103,7 @@ def export(
         int8_logits = run(out / "model.onnx", ids, batch=1)
     shutil.copyfile(work / "tokenizer.json", out / "tokenizer.json")
     gap = np.abs(float_logits - int8_logits)
+    (out / "card.md").write_text(fields.pop("card_text"))
     metrics = dict(fields.pop("metrics"))
     metrics["int8_against_float32"] = {
         "texts": len(probes),
@@ -149,15 +150,20 @@ def main() -> None:
     parser.add_argument("--validate", action="store_true", help="sentiment: score the int8 graph")
     arguments = parser.parse_args()
     if arguments.model == "sentiment":
+        from training.text.card import sentiment_card as write_card
         from training.text.sentiment import HEADS, manifest_fields
     else:
+        from training.text.card import guard_card as write_card
         from training.text.guard import HEADS, manifest_fields
     result = json.loads((arguments.work / "result.json").read_text())
     fields, probes = manifest_fields(result)
+    fields["card_text"] = write_card(result)
     export(arguments.work, arguments.out, HEADS, fields, probes)
     if arguments.validate:
         # The shipped int8 graph is what is judged, on the split that no choice was made on.
-        fields, probes = manifest_fields({**result, **validate(arguments.out, result)})
+        result = {**result, **validate(arguments.out, result)}
+        fields, probes = manifest_fields(result)
+        fields["card_text"] = write_card(result)
         export(arguments.work, arguments.out, HEADS, fields, probes)
     print((arguments.out / "manifest.json").read_text()[:3000])
 
