@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from libs.common.catalog import SERVICES
 from libs.common.settings import ServiceSettings, variables_of
+from services.witness.settings import VARIABLES as WITNESS
 
 _WIDTH = 96
 
@@ -129,6 +130,9 @@ def render() -> str:
     for service in SERVICES:
         own = list(_fields(settings_class(service), common))
         parts += [_title(service), *own] if own else []
+    # WITNESS_NAME stands under audit, which reads it too.
+    rest = {name: effect for name, effect in WITNESS.items() if name not in declared()}
+    parts += [_title("witness"), *(_entry(name, effect) for name, effect in rest.items())]
     parts.append(_title("local runner"))
     parts += [_entry(name, effect) for name, effect in RUNNER.items()]
     missing = sorted(set(MISSION) - declared())

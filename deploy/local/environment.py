@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from deploy.local.layout import Layout
-from deploy.local.ports import LOOPBACK, SINK
+from deploy.local.ports import LOOPBACK, SINK, WITNESS
 from libs.common.catalog import SERVICES
 
 # Local values for what the user left open. Draining is short: nothing balances load here.
@@ -49,7 +49,7 @@ def child_environment(
     Args:
         environ: the user's variables.
         layout: state directory.
-        ports: port by service, and the sink's.
+        ports: port by service, the sink's and the witness's.
         postgres_url: embedded server, None when the user brings one.
         redis_url: likewise.
         is_terminal: whether a person reads the log.
@@ -71,4 +71,6 @@ def child_environment(
     for name in SERVICES:
         child[f"{name.upper()}_PORT"] = str(ports[name])
         child[f"{name.upper()}_URL"] = f"http://{LOOPBACK}:{ports[name]}"
+    child["WITNESS_PORT"] = str(ports[WITNESS])
+    child.setdefault("WITNESS_URL", f"http://{LOOPBACK}:{ports[WITNESS]}")
     return child

@@ -9,6 +9,8 @@ from libs.common.catalog import NEIGHBOUR_PORTS, SERVICES
 LOOPBACK = "127.0.0.1"
 # The runner's own trace sink, beside the six services.
 SINK = "otlp_sink"
+# The small process that cosigns audit's checkpoints; it runs whenever audit does.
+WITNESS = "witness"
 
 
 class PortBusyError(Exception):
@@ -16,17 +18,17 @@ class PortBusyError(Exception):
 
 
 def choose_ports(environ: Mapping[str, str], *, auto: bool) -> dict[str, int]:
-    """Give a port to every service and to the trace sink.
+    """Give a port to every service, to the trace sink and to the witness.
 
     Args:
         environ: `GATEWAY_PORT` (or `API_PORT`), `INFERENCE_PORT`, ... override the catalogue.
         auto: take free ports instead, so that several suites run side by side.
     """
-    names = [*SERVICES, SINK]
+    names = [*SERVICES, SINK, WITNESS]
     if auto:
         return dict(zip(names, _free_ports(len(names)), strict=True))
     ports = {name: service.port for name, service in SERVICES.items()}
-    ports[SINK] = NEIGHBOUR_PORTS[SINK]
+    ports |= {name: NEIGHBOUR_PORTS[name] for name in (SINK, WITNESS)}
     for name in names:
         value = environ.get(f"{name.upper()}_PORT", "")
         if name == "gateway":

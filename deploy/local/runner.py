@@ -20,7 +20,7 @@ from deploy.local.children import Child, describe_exit
 from deploy.local.console import Console
 from deploy.local.layout import Layout
 from deploy.local.options import Options
-from deploy.local.ports import LOOPBACK, SINK, check_free, choose_ports
+from deploy.local.ports import LOOPBACK, SINK, WITNESS, check_free, choose_ports
 from deploy.local.probe import wait_for
 from deploy.local.servers import EmbeddedPostgres, EmbeddedRedis
 from deploy.local.signals import signals_handled
@@ -54,7 +54,7 @@ async def run(options: Options, environ: Mapping[str, str], console: Console) ->
     ports = choose_ports(environ, auto=options.auto_ports)
     with layout.lock():
         wanted = [*options.only] + ([] if environment.has_collector(environ) else [SINK])
-        check_free(ports, wanted)
+        check_free(ports, wanted + ([WITNESS] if "audit" in options.only else []))
         suite = Suite(options, layout, ports, dict(environ), console)
         with signals_handled(first=suite.stop, second=suite.kill):
             return await suite.run()
@@ -184,8 +184,10 @@ class Suite:
 
     async def _start_services(self, stack: contextlib.AsyncExitStack) -> None:
         """Start all at once; wait for readiness stage by stage."""
-        for stage in STAGES:
+        for stage in ((WITNESS,), *STAGES):
             stack.push_async_callback(self._stop_stage, stage)
+        if "audit" in self.options.only:
+            await self.spawn(WITNESS)
         for name in self.options.only:
             await self.spawn(name)
         self._tell()
@@ -241,7 +243,7 @@ class Suite:
 
     async def spawn(self, name: str) -> None:
         """Start one service and watch it."""
-        child = await Child.start(name, [SERVICES[name].module], self.environ, self.console)
+        child = await Child.start(name, [f"services.{name}"], self.environ, self.console)
         self.children[name] = child
         (self.layout.run / f"{name}.pid").write_text(str(child.pid))
         watcher = asyncio.create_task(self._watch(child))
@@ -294,6 +296,7 @@ class Suite:
                 },
                 "postgres_url": self.environ["POSTGRES_URL"],
                 "redis_url": self.environ.get("REDIS_URL"),
+                "witness_url": self.environ["WITNESS_URL"],
                 "otlp_url": self.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
                 "demo_key_file": str(self.layout.demo_key),
             }

@@ -9,6 +9,7 @@ from typing import Any
 from libs.common.app import ServiceApp
 from libs.common.app import create_app as create_service_app
 from libs.common.errors import UnavailableError
+from libs.common.http_client import ServiceClient
 from libs.common.logging import get_logger
 from libs.common.migrations import head_revision
 from libs.common.platform import Platform
@@ -18,6 +19,7 @@ from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader
 from services.audit.adapters.sequencer import Sequencer, running
 from services.audit.adapters.subjects import SubjectKeys
+from services.audit.adapters.witness import WitnessClient
 from services.audit.routes import router
 from services.audit.routes_log import router as log_router
 from services.audit.settings import AuditSettings
@@ -39,7 +41,11 @@ def create_app(settings: AuditSettings) -> ServiceApp:
         postgres = platform.postgres
         subjects, reader = SubjectKeys(keys), LogReader(postgres)
         sequencer = Sequencer(postgres, subjects)
-        checkpoints = Checkpointer(postgres, reader, keys, settings.audit_origin, platform.health)
+        caller = _witness_caller(settings)
+        witness = WitnessClient(caller, reader, settings.witness_verifier) if caller else None
+        checkpoints = Checkpointer(
+            postgres, reader, keys, platform.health, witness=witness, on_fork=sequencer.halt
+        )
         state = AuditState(
             postgres=postgres,
             keys=keys,
@@ -62,8 +68,15 @@ def create_app(settings: AuditSettings) -> ServiceApp:
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)
+                if caller:
+                    await caller.close()
 
     return create_service_app("audit", settings, lifespan, routers=[router, log_router])
+
+
+def _witness_caller(settings: AuditSettings) -> ServiceClient | None:
+    """Give the connection to the witness; it needs no identity, the checkpoint is signed."""
+    return ServiceClient("witness", settings.witness_url, None) if settings.witness_url else None
 
 
 async def _turn_ready(platform: Platform) -> None:

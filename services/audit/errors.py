@@ -2,7 +2,8 @@
 
 ServiceError
 |- UnavailableError
-|  `- SequencerBusyError   503  another sequencer holds the log, or the database is slow
+|  |- SequencerBusyError   503  another sequencer holds the log, or the database is slow
+|  `- LogHaltedError       503  the log does not extend what was signed or witnessed
 |- NotFoundError
 |  `- NoSuchEventError     404
 `- PrunedError             410  below the minimum index
@@ -15,6 +16,12 @@ class SequencerBusyError(UnavailableError):
     """The log could not be locked in time; the shipper tries again."""
 
     code = "sequencer_busy"
+
+
+class LogHaltedError(UnavailableError):
+    """The log contradicts a signed checkpoint: nothing is appended until a person decides."""
+
+    code = "log_halted"
 
 
 class NoSuchEventError(NotFoundError):

@@ -188,10 +188,16 @@ async def status(request: Request) -> Response:
             "checkpoint": {
                 "size": last["size"],
                 "published_at": rfc3339(last["published_at"]),
-                "witnessed": False,
+                "witnessed": last["witnessed_at"] is not None,
             }
             if last
             else None,
             "verifier_key": str(state.keys.verifier),
+            "witness": {
+                "verifier_key": str(state.checkpoints.witness.key),
+                "unwitnessed": await state.checkpoints.unwitnessed(),
+            }
+            if state.checkpoints.witness
+            else None,
         }
     )

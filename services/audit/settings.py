@@ -1,9 +1,11 @@
 """Settings of audit."""
 
+import base64
 from pathlib import Path
 from typing import ClassVar
 
-from libs.common.settings import ServiceSettings, env
+from libs.common.settings import ServiceSettings, SettingsError, Url, env
+from libs.common.transparency.note import COSIGNATURE, VerifierKey
 
 
 class AuditSettings(ServiceSettings):
@@ -23,6 +25,42 @@ class AuditSettings(ServiceSettings):
         pattern=r"^[^\s+]+$",
         description="Origin line of checkpoints: the log's public URL prefix without scheme.",
     )
+    witness_url: Url | None = env(
+        "WITNESS_URL",
+        default=None,
+        description="Where the witness answers; without it checkpoints are published unwitnessed.",
+    )
+    witness_name: str = env(
+        "WITNESS_NAME",
+        default="gatehouse.local/witness",
+        pattern=r"^[^\s+]+$",
+        description="Name of the witness in cosignatures.",
+    )
+    witness_key: str | None = env(
+        "WITNESS_KEY",
+        default=None,
+        description="Verifier key of the witness; default made of WITNESS_NAME and "
+        "KEYS_DIR/witness.pub.",
+    )
+
+    @property
+    def witness_verifier(self) -> VerifierKey:
+        """The key that cosignatures are checked against.
+
+        Raises:
+            SettingsError: there is none, or it is malformed.
+        """
+        try:
+            if self.witness_key:
+                return VerifierKey.parse(self.witness_key)
+            text = (self.keys_path / "witness.pub").read_text().strip()
+            public = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            return VerifierKey.of(self.witness_name, public, COSIGNATURE)
+        except (OSError, ValueError):
+            raise SettingsError(
+                "audit: WITNESS_URL is set, but there is no key to check the witness: set "
+                "WITNESS_KEY, or put witness.pub into KEYS_DIR"
+            ) from None
 
     @property
     def audit_keys_path(self) -> Path:

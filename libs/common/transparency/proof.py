@@ -4,7 +4,8 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from libs.common.transparency.note import Checkpoint, VerifierKey, Verify, open_note
+from libs.common.transparency.note import Checkpoint, Verify
+from libs.common.transparency.policy import Policy
 from libs.common.transparency.tree import VerificationError, leaf_hash, verify_inclusion
 
 HEADER = "c2sp.org/tlog-proof@v1"
@@ -47,18 +48,15 @@ class ProofFile:
             raise VerificationError("a hash of the proof is malformed") from None
         return cls(int(number), hashes, note)
 
-    def verify(self, leaf: bytes, key: VerifierKey, verify: Verify) -> Checkpoint:
-        """Check that the exact leaf bytes are in the log that `key` signs for.
+    def verify(self, leaf: bytes, policy: Policy, verify: Verify) -> Checkpoint:
+        """Check that the exact leaf bytes are in the log, under a policy.
 
         Returns:
             The checkpoint that the proof leads to.
 
         Raises:
-            VerificationError: signature, origin or path does not hold.
+            VerificationError: a signature, the origin or the path does not hold.
         """
-        text, _ = open_note(self.note, [key], verify)
-        checkpoint = Checkpoint.parse(text)
-        if checkpoint.origin != key.name:
-            raise VerificationError("another log", expected=key.name, found=checkpoint.origin)
+        checkpoint = policy.checkpoint_of(self.note, verify)
         verify_inclusion(self.index, checkpoint.size, leaf_hash(leaf), self.hashes, checkpoint.root)
         return checkpoint

@@ -1,10 +1,13 @@
 """Signs and publishes checkpoints: at most one per second, whenever the log grew.
 
 Before signing, the new size is proven consistent with the last signed one: a log that was rolled
-back or rewritten below us is never signed again. The failure is loud: status and readiness say so.
+back or rewritten below us is never signed again: appending stops, status and readiness say so. The
+witness gets half a second; without its answer the checkpoint is published unwitnessed and asked for
+again.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -13,10 +16,12 @@ from libs.common.errors import UnavailableError
 from libs.common.health import Health
 from libs.common.logging import get_logger
 from libs.common.postgres import Postgres
+from libs.common.transparency.leaf import rfc3339
 from libs.common.transparency.note import Checkpoint, sign_note
 from libs.common.transparency.tree import VerificationError, consistency_ranges, verify_consistency
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader, State
+from services.audit.adapters.witness import WitnessClient
 
 log = get_logger()
 
@@ -27,13 +32,21 @@ class Checkpointer:
     """Publishes the signed tree head; several replicas may run one each."""
 
     def __init__(
-        self, postgres: Postgres, reader: LogReader, keys: LogKeys, origin: str, health: Health
+        self,
+        postgres: Postgres,
+        reader: LogReader,
+        keys: LogKeys,
+        health: Health,
+        *,
+        witness: WitnessClient | None = None,
+        on_fork: Callable[[], None] = lambda: None,
     ) -> None:
         self._postgres = postgres
         self._reader = reader
         self._keys = keys
-        self._origin = origin
         self._health = health
+        self._on_fork = on_fork
+        self.witness = witness
         self.is_forked = False
 
     async def run(self) -> None:
@@ -56,24 +69,55 @@ class Checkpointer:
         state = await self._reader.state()
         last = await self.latest()
         if last is not None and last["size"] == state.size and last["root"] == state.root:
-            return str(last["note"])
+            return await self._witness_late(last)
         if last is not None:
             await self._prove(last, state)
-        text = Checkpoint(self._origin, state.size, state.root).text()
-        note = sign_note(text, self._keys.verifier, self._keys.signing.sign)
+        checkpoint = Checkpoint(self._keys.verifier.name, state.size, state.root)
+        note = sign_note(checkpoint.text(), self._keys.verifier, self._keys.signing.sign)
+        cosigned = await self.witness.cosign(note, checkpoint) if self.witness else None
         await self._postgres.execute(
-            "INSERT INTO checkpoint (size, root, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            "INSERT INTO checkpoint (size, root, note, witnessed_at) "
+            "VALUES ($1, $2, $3, CASE WHEN $4 THEN now() END) ON CONFLICT DO NOTHING",
             state.size,
             state.root,
-            note,
+            cosigned or note,
+            cosigned is not None,
         )
-        return note
+        return cosigned or note
+
+    async def _witness_late(self, last: Any) -> str:
+        """Ask again for a checkpoint that was published without a cosignature."""
+        note = str(last["note"])
+        if self.witness is None or last["witnessed_at"] is not None:
+            return note
+        checkpoint = Checkpoint(self._keys.verifier.name, last["size"], bytes(last["root"]))
+        cosigned = await self.witness.cosign(note, checkpoint)
+        if cosigned is None:
+            return note
+        await self._postgres.execute(
+            "UPDATE checkpoint SET note = $2, witnessed_at = now() "
+            "WHERE size = $1 AND witnessed_at IS NULL",
+            last["size"],
+            cosigned,
+        )
+        return cosigned
 
     async def latest(self) -> Any:
-        """Give the newest published checkpoint's row (size, root, note, published_at) or None."""
+        """Give the newest published checkpoint's row or None."""
         return await self._postgres.fetchrow(
-            "SELECT size, root, note, published_at FROM checkpoint ORDER BY size DESC LIMIT 1"
+            "SELECT size, root, note, published_at, witnessed_at FROM checkpoint "
+            "ORDER BY size DESC LIMIT 1"
         )
+
+    async def unwitnessed(self) -> dict[str, Any] | None:
+        """Give the open span: from which size on, and since when, nothing is cosigned."""
+        row = await self._postgres.fetchrow(
+            "SELECT min(size) AS size, min(published_at) AS since FROM checkpoint WHERE size > "
+            "coalesce((SELECT max(size) FROM checkpoint WHERE witnessed_at IS NOT NULL), -1)"
+        )
+        if row["since"] is None:
+            return None
+        return {"from_size": row["size"], "since": rfc3339(row["since"])}
 
     async def _prove(self, last: Any, state: State) -> None:
         old_size, old_root = last["size"], bytes(last["root"])
@@ -87,5 +131,6 @@ class Checkpointer:
     def _stop(self, error: VerificationError) -> None:
         if not self.is_forked:
             self.is_forked = True
+            self._on_fork()
             self._health.block("checkpoint", "the log does not extend its last signed checkpoint")
             log.error("log is not consistent", reason=str(error), index=error.index)

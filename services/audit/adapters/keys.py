@@ -76,9 +76,12 @@ class LogKeys:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         signing = Ed25519PrivateKey.from_private_bytes(_secret(directory / "log.key"))
         public = signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        verifier = VerifierKey.of(origin, public)
+        # Public: what the witness and every verifier need.
+        (directory / "log.vkey").write_text(f"{verifier}\n")
         return cls(
             signing=signing,
-            verifier=VerifierKey.of(origin, public),
+            verifier=verifier,
             keks=KeyEncryptionKeys(directory),
             index=_secret(directory / "index.key"),
         )

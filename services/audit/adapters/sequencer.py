@@ -25,7 +25,7 @@ from libs.common.transparency.tree import EMPTY_ROOT, leaf_hash
 from services.audit.adapters.partitions import ensure_partitions, month_start
 from services.audit.adapters.subjects import Subject, SubjectKeys, stored_body
 from services.audit.domain.events import Accepted
-from services.audit.errors import SequencerBusyError
+from services.audit.errors import LogHaltedError, SequencerBusyError
 
 log = get_logger()
 
@@ -80,14 +80,25 @@ class Sequencer:
         self._months: set[datetime] = set()
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(maxsize=256)
         self._spare: _Waiting | None = None
+        self._is_halted = False
+
+    def halt(self) -> None:
+        """Refuse everything from now on: the log contradicts what was signed."""
+        self._is_halted = True
 
     async def append(self, events: Sequence[Accepted]) -> list[Outcome]:
         """Append events and give their outcomes after COMMIT, in order.
 
         Raises:
+            LogHaltedError: the log contradicts a signed checkpoint.
             SequencerBusyError: the log is locked or the queue is full.
             UnavailableError: the database does not answer; perhaps committed, so send again.
         """
+        if self._is_halted:
+            raise LogHaltedError(
+                "The log does not extend its last checkpoint; appending is stopped.",
+                hint="docs/runbooks/blocked-audit.md says what to do.",
+            )
         if not events:
             return []
         waiting = _Waiting(events, asyncio.get_running_loop().create_future())

@@ -64,7 +64,7 @@ def test_ports_come_from_the_catalogue_unless_the_environment_says_otherwise() -
 
 def test_automatic_ports_differ() -> None:
     ports = choose_ports({}, auto=True)
-    assert len(set(ports.values())) == len(SERVICES) + 1
+    assert len(set(ports.values())) == len(SERVICES) + 2
 
 
 def test_a_busy_port_is_named_with_its_holder() -> None:

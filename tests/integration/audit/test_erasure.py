@@ -8,6 +8,7 @@ import pytest
 from libs.common.http_client import Reply, ServiceClient
 from libs.common.transparency.crypto import verify_ed25519
 from libs.common.transparency.note import VerifierKey
+from libs.common.transparency.policy import Policy
 from libs.common.transparency.proof import ProofFile
 from tests.integration.audit.process import deliver, prediction
 
@@ -85,7 +86,7 @@ async def test_after_erasure_nothing_is_readable_and_old_proofs_verify(audit, cl
 
     leaf = (await _call(client, "GET", f"{path}/leaf")).body
     key = VerifierKey.parse((await _call(client, "GET", "/v1/audit/status")).json()["verifier_key"])
-    ProofFile.parse(before.body.decode()).verify(leaf, key, verify_ed25519)
+    ProofFile.parse(before.body.decode()).verify(leaf, Policy(key), verify_ed25519)
     while True:
         query = "/v1/audit/events?type=data_subject.erased"
         items = (await _call(client, "GET", query)).json()["items"]

@@ -9,6 +9,7 @@ from libs.common.http_client import Reply, ServiceClient
 from libs.common.transparency import tree
 from libs.common.transparency.crypto import verify_ed25519
 from libs.common.transparency.note import Checkpoint, VerifierKey, open_note
+from libs.common.transparency.policy import Policy
 from libs.common.transparency.proof import ProofFile
 from libs.common.transparency.tiles import split_hashes
 from tests.integration.audit.process import deliver, prediction
@@ -61,10 +62,10 @@ async def test_bundles_tiles_checkpoint_and_proofs_agree_with_a_rebuilt_tree(aud
         assert leaf == entries[index]
         text = (await _get(client, f"/v1/audit/events/{event_id}/proof")).body.decode()
         proof = ProofFile.parse(text)
-        assert proof.verify(leaf, key, verify_ed25519).size == SIZE
+        assert proof.verify(leaf, Policy(key), verify_ed25519).size == SIZE
         assert proof.text() == text
         with pytest.raises(tree.VerificationError):
-            proof.verify(leaf.replace(b"prediction", b"predictiom"), key, verify_ed25519)
+            proof.verify(leaf.replace(b"prediction", b"predictiom"), Policy(key), verify_ed25519)
 
     for path in (
         "0/002",
