@@ -1,25 +1,39 @@
-"""The model repository: a directory of versions, verified, loaded, proven, then swapped in.
+"""The model repository: folders of versions, verified, loaded, proven, then swapped in.
 
-`<root>/<name>/<version>/manifest.json`. A version serves only after its hashes, its parts and its
-golden cases were checked; a failed load records why and leaves the version that serves untouched.
-Loads run off the event loop; readers see one reference that is swapped at the end.
+`<root>/<name>/<version>/manifest.json`; the first root that has a version wins. A version serves
+only after its hashes, its parts and its golden cases were checked; a failed load records why and
+leaves the version that serves untouched. Loads run off the event loop; readers see one reference
+that is swapped at the end. What is replaced drains: calls that hold it finish on it.
 """
 
+import ctypes
+import gc
 import hashlib
+import sys
 import threading
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from libs.common.logging import get_logger
-from libs.common.manifest import Manifest, ManifestError, load_manifest
+from libs.common.manifest import Manifest, ManifestError, load_manifest, verify_file
+from libs.common.manifest_signing import verify_manifest
 from services.inference.adapters.loading import LoadOptions, load_model, prove
-from services.inference.domain.lifecycle import VersionState, VersionStatus
+from services.inference.domain.lifecycle import Resident, VersionState, VersionStatus, victims
 from services.inference.domain.model import LoadedModel
+from services.inference.domain.repository import RepositoryPolicy
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
 
 log = get_logger()
+
+# A replaced version is closed after this long even if a call still holds it.
+DRAIN_S_MAX = 30.0
+# References to a draining model that are not a call: the list, the loop, the argument.
+_OWN_REFERENCES = 3
+# Why a version is not loaded although nobody asked for that: the next call loads it again.
+EVICTED = "evicted: least recently used"
+Key = tuple[str, int]
 
 
 class ModelRepository:
@@ -33,13 +47,22 @@ class ModelRepository:
         onnx_path: Path | None = None,
         feature_names: tuple[str, ...] | None = None,
         text_executors: int = 0,
+        staged: Path | None = None,
+        policy: RepositoryPolicy | None = None,
     ) -> None:
-        self._root = root
+        self._roots = {"directory": root, **({"mlflow": staged} if staged else {})}
         self._options = LoadOptions(use_onnx, onnx_path, feature_names, text_executors)
+        self._policy = policy or RepositoryPolicy()
         self._serving: dict[str, LoadedModel] = {}
-        self._manifests: dict[tuple[str, int], Manifest] = {}
+        self._loaded: dict[Key, LoadedModel] = {}
+        self._used: dict[Key, float] = {}
+        self._manifests: dict[Key, Manifest] = {}
         self._status: dict[str, dict[int, VersionStatus]] = {}
-        self._lock = threading.Lock()
+        self._draining: list[tuple[LoadedModel, VersionStatus, str, float]] = []
+        self._locks: dict[str, threading.RLock] = {}
+        self._drain_lock = threading.Lock()
+        self._leaving: list[Callable[[LoadedModel], None]] = []
+        self.held: Container[Key] = frozenset()
 
     def serving(self, name: str) -> LoadedModel:
         """Give the version of `name` that serves.
@@ -52,6 +75,19 @@ class ModelRepository:
             raise ModelNotLoadedError(
                 f"No version of the model {name} is ready.", hint="GET /models says why."
             )
+        self._used[name, model.manifest.version] = time.monotonic()
+        return model
+
+    def loaded(self, name: str, version: int) -> LoadedModel:
+        """Give one loaded version, serving or standing by.
+
+        Raises:
+            ModelNotLoadedError: it is not loaded.
+        """
+        model = self._loaded.get((name, version))
+        if model is None:
+            raise ModelNotLoadedError(f"Version {version} of the model {name} is not loaded.")
+        self._used[name, version] = time.monotonic()
         return model
 
     @property
@@ -73,73 +109,209 @@ class ModelRepository:
             raise UnknownModelError("The repository has no model of this name.")
         return [self._status[name][version] for version in sorted(self._status[name], reverse=True)]
 
+    def status(self, name: str, version: int) -> VersionStatus:
+        """Give the state of one version.
+
+        Raises:
+            UnknownModelError: the repository has no such version.
+        """
+        found = self._status.get(name, {}).get(version)
+        if found is None:
+            raise UnknownModelError("The repository has no such version.")
+        return found
+
+    def serving_version(self, name: str) -> int | None:
+        """Give the number of the version that serves, None when none does."""
+        model = self._serving.get(name)
+        return model.manifest.version if model else None
+
+    def loaded_versions(self, name: str) -> list[int]:
+        """List the loaded versions, serving or standing by."""
+        return sorted(version for known, version in list(self._loaded) if known == name)
+
     def manifest(self, name: str, version: int) -> Manifest | None:
         """Give the manifest of a version, None when it could not be read."""
         return self._manifests.get((name, version))
 
-    def load_all(self, *, except_tasks: Container[str] = ()) -> list[str]:
-        """Find all versions and load the newest of each model that passes its checks.
+    def is_pinned(self, name: str) -> bool:
+        """Whether the model is never evicted."""
+        return name in self._policy.pinned
+
+    def on_leaving(self, hook: Callable[[LoadedModel], None]) -> None:
+        """Have `hook` called, in the loader's thread, when a version begins to drain."""
+        self._leaving.append(hook)
+
+    def load_all(
+        self, *, except_tasks: Container[str] = (), wanted: Mapping[str, int] | None = None
+    ) -> list[str]:
+        """Find all versions and load of each model the wanted one, else the newest that passes.
 
         Returns:
             Models left for later, because the task of their newest version is in `except_tasks`.
         """
         later = []
-        for name, versions in self._scan().items():
+        for name, versions in self.scan().items():
             if self._task_of(name, max(versions)) in except_tasks:
                 later.append(name)
             else:
-                self.load_newest(name)
+                self.load_newest(name, (wanted or {}).get(name))
         return later
 
-    def load_newest(self, name: str) -> None:
-        """Load the newest version of one model that passes its checks; blocking."""
+    def load_newest(self, name: str, wanted: int | None = None) -> None:
+        """Load the wanted version, else the newest that passes its checks; blocking."""
+        if wanted is not None and wanted in self._status[name] and self.load(name, wanted):
+            return
         for version in sorted(self._status[name], reverse=True):
             if self.load(name, version):
                 break
 
-    def _task_of(self, name: str, version: int) -> str | None:
-        try:
-            return load_manifest(self._root / name / str(version), verify=False).task
-        except ManifestError:
-            return None  # loading says why
+    def load(self, name: str, version: int, *, serve: bool = True) -> bool:
+        """Verify, build and prove one version, and let it serve; blocking, one load per model.
 
-    def load(self, name: str, version: int) -> bool:
-        """Verify, build, prove and swap in one version; blocking, one load at a time.
+        Args:
+            name: model.
+            version: integer version.
+            serve: swap it in; False lets it stand by.
 
         Returns:
-            Whether it serves now; the reason is in its status when not.
+            Whether it is ready now; the reason is in its status when not.
         """
-        with self._lock:
+        with self._lock_of(name):
             status = self._status_of(name, version)
-            if status.state is VersionState.READY:
-                return True
-            status.move(VersionState.LOADING)
-            started = time.perf_counter()
-            try:
-                model = self._build(name, version, status)
-            except ManifestError as error:
-                status.move(VersionState.FAILED, str(error))
-                log.error("model failed to load", model=name, version=version, reason=str(error))
+            if status.state is not VersionState.READY and not self._load(name, version, status):
                 return False
-            except Exception as error:  # a broken file must not take the service down
-                status.move(VersionState.FAILED, f"{type(error).__name__} while loading")
-                log.exception("model failed to load", model=name, version=version)
-                return False
-            status.load_s = time.perf_counter() - started
-            status.loaded_at = (
-                datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            )
-            self._swap(model, status)
-            log.info("model loaded", model=name, version=version, load_s=round(status.load_s, 3))
+            if serve:
+                self._swap(self._loaded[name, version])
+        self.sweep()
+        return True
+
+    def unload(self, name: str, version: int, reason: str = "unloaded") -> None:
+        """Take a version out of memory; the last calls that hold it finish."""
+        with self._lock_of(name):
+            model = self._loaded.pop((name, version), None)
+            if model is None:
+                return
+            if self._serving.get(name) is model:
+                del self._serving[name]
+            self._leave(model, reason)
+
+    def reprove(self, name: str, version: int) -> bool:
+        """Run the golden cases of a loaded version again; a failure takes it out of service.
+
+        Another loaded version takes over; else the newest other version that passes its checks.
+
+        Returns:
+            Whether they hold.
+        """
+        model = self._loaded.get((name, version))
+        if model is None:
             return True
+        status = self._status_of(name, version)
+        try:
+            prove(model)
+        except Exception as error:  # whatever an engine raises: it cannot be trusted any more
+            told = str(error) if isinstance(error, ManifestError) else type(error).__name__
+            log.error("model failed its golden cases", model=name, version=version, reason=told)
+            with self._lock_of(name):
+                self._loaded.pop((name, version), None)
+                was_serving = self._serving.get(name) is model
+                if was_serving:
+                    del self._serving[name]
+                self._announce(model)
+                status.move(VersionState.FAILED, f"in service: {told}")
+                if was_serving:
+                    self._take_over(name, version)
+            return False
+        status.proven_at = time.monotonic()
+        return True
+
+    def sweep(self) -> None:
+        """Close what has drained: no call holds it any more, or its time is over."""
+        with self._drain_lock:
+            kept = []
+            for entry in self._draining:
+                model, status, reason, until = entry
+                del entry
+                if sys.getrefcount(model) > _OWN_REFERENCES and time.monotonic() < until:
+                    kept.append((model, status, reason, until))
+                    continue
+                model.close()
+                if status.state is VersionState.DRAINING:
+                    status.move(VersionState.UNLOADED, reason)
+            was_freed, self._draining = len(kept) < len(self._draining), kept
+        if was_freed:
+            gc.collect()
+            _trim()
+
+    def scan(self) -> dict[str, list[int]]:
+        """Find versions on disk that this replica may serve; new ones become known."""
+        found: dict[str, list[int]] = {}
+        for source, root in self._roots.items():
+            for path in sorted(root.glob("*/*/manifest.json")):
+                name, version = path.parent.parent.name, path.parent.name
+                if not version.isdigit() or not self._policy.serves(name):
+                    continue
+                if int(version) in found.get(name, ()):
+                    continue
+                found.setdefault(name, []).append(int(version))
+                self._status_of(name, int(version)).source = source
+        return found
+
+    def residents(self) -> list[Resident]:
+        """List what is loaded, as eviction sees it."""
+        return [
+            Resident(
+                name=name,
+                version=version,
+                memory_bytes=model.memory_bytes,
+                used_at=self._used.get((name, version), 0.0),
+                is_serving=self._serving.get(name) is model,
+                is_held=self.is_pinned(name) or (name, version) in self.held,
+            )
+            for (name, version), model in list(self._loaded.items())
+        ]
+
+    def _load(self, name: str, version: int, status: VersionStatus) -> bool:
+        status.move(VersionState.LOADING)
+        started = time.perf_counter()
+        try:
+            model = self._build(name, version, status)
+        except ManifestError as error:
+            return self._failed(name, status, str(error))
+        except Exception as error:  # a broken file must not take the service down
+            log.exception("model failed to load", model=name, version=version)
+            return self._failed(name, status, f"{type(error).__name__} while loading")
+        status.load_s = time.perf_counter() - started
+        status.loaded_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        status.proven_at = time.monotonic()
+        status.move(VersionState.READY)
+        self._loaded[name, version] = model
+        self._used[name, version] = time.monotonic()
+        log.info("model loaded", model=name, version=version, load_s=round(status.load_s, 3))
+        return True
+
+    @staticmethod
+    def _failed(name: str, status: VersionStatus, reason: str) -> bool:
+        status.move(VersionState.FAILED, reason)
+        log.error("model failed to load", model=name, version=status.version, reason=reason)
+        return False
 
     def _build(self, name: str, version: int, status: VersionStatus) -> LoadedModel:
-        directory = self._root / name / str(version)
-        manifest = load_manifest(directory)
+        directory = self._directory(name, version)
+        manifest = load_manifest(directory, verify=False)
         if (manifest.name, manifest.version) != (name, version):
             raise ManifestError(f"{name}/{version}: the manifest names another model or version")
+        if self._policy.public_key is not None:
+            verify_manifest(
+                directory, self._policy.public_key, is_required=self._policy.needs_signature
+            )
         self._manifests[name, version] = manifest
         status.release = manifest.release
+        status.bytes_total = sum(entry.bytes for entry in manifest.files)
+        self._make_room(name, version, status.bytes_total)
+        for entry in manifest.files:
+            verify_file(directory, entry)
+            status.bytes_done += entry.bytes
         hashes = "".join(entry.sha256 for entry in manifest.files)
         status.digest = hashlib.sha256(hashes.encode()).hexdigest()[:16]
         model = load_model(directory, manifest, self._options)
@@ -151,26 +323,73 @@ class ModelRepository:
         prove(model)
         return model
 
-    def _swap(self, model: LoadedModel, status: VersionStatus) -> None:
-        """Let the new version serve; calls that hold the old one finish on it."""
-        old = self._serving.get(model.name)
-        status.move(VersionState.READY)
-        self._serving[model.name] = model
-        if old is not None:
-            previous = self._status_of(model.name, old.manifest.version)
-            previous.move(VersionState.DRAINING)
-            previous.move(VersionState.UNLOADED, f"replaced by version {model.version}")
+    def _make_room(self, name: str, version: int, needed_bytes: int) -> None:
+        """Evict until the new version fits, judged by its files before they are read.
 
-    def _scan(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for path in sorted(self._root.glob("*/*/manifest.json")):
-            version = path.parent.name
-            if version.isdigit():
-                found.setdefault(path.parent.parent.name, []).append(int(version))
-        for name, numbers in found.items():
-            for number in numbers:
-                self._status_of(name, number)
-        return found
+        Raises:
+            ManifestError: it cannot fit.
+        """
+        try:
+            leaving = victims(self.residents(), needed_bytes, self._policy.budget_bytes)
+        except MemoryError as error:
+            raise ManifestError(f"{name}/{version}: {error}") from None
+        for item in leaving:
+            # Without the other model's lock: two loads that evict each other must not wait.
+            model = self._loaded.pop((item.name, item.version), None)
+            if model is not None:
+                if item.is_serving:
+                    self._serving.pop(item.name, None)
+                self._leave(model, EVICTED)
+                log.info("model evicted", model=item.name, version=item.version)
+
+    def _swap(self, model: LoadedModel) -> None:
+        """Let a version serve; the one before drains, unless something holds it."""
+        old = self._serving.get(model.name)
+        self._serving[model.name] = model
+        if old is None or old is model:
+            return
+        key = (old.name, old.manifest.version)
+        if key not in self.held:
+            self._loaded.pop(key, None)
+            self._leave(old, f"replaced by version {model.version}")
+
+    def _take_over(self, name: str, failed: int) -> None:
+        """Find another version to serve after one failed in service."""
+        others = [version for version in self._status.get(name, {}) if version != failed]
+        for version in sorted(others, key=lambda v: ((name, v) in self._loaded, v), reverse=True):
+            if self.load(name, version):
+                return
+
+    def _leave(self, model: LoadedModel, reason: str) -> None:
+        status = self._status_of(model.name, model.manifest.version)
+        self._announce(model)
+        status.move(VersionState.DRAINING)
+        with self._drain_lock:
+            self._draining.append((model, status, reason, time.monotonic() + DRAIN_S_MAX))
+
+    def _announce(self, model: LoadedModel) -> None:
+        for hook in self._leaving:
+            hook(model)
+
+    def _task_of(self, name: str, version: int) -> str | None:
+        try:
+            return load_manifest(self._directory(name, version), verify=False).task
+        except ManifestError:
+            return None  # loading says why
+
+    def _directory(self, name: str, version: int) -> Path:
+        places = [root / name / str(version) for root in self._roots.values()]
+        return next((place for place in places if place.is_dir()), places[0])
+
+    def _lock_of(self, name: str) -> threading.RLock:
+        return self._locks.setdefault(name, threading.RLock())
 
     def _status_of(self, name: str, version: int) -> VersionStatus:
         return self._status.setdefault(name, {}).setdefault(version, VersionStatus(version))
+
+
+def _trim() -> None:
+    """Give freed memory back to the system: glibc keeps arenas otherwise (Triton#4966)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,1 +1,1 @@
-"""Revisions of the schema `inference`; none yet: aliases and rollouts bring the first."""
+"""Revisions of the schema `inference`."""

@@ -1,0 +1,132 @@
+"""What operators asked for: records of models and rollouts, and the port of their store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from libs.common.rollouts import Plan
+
+STABLE = "stable"
+RUNNING, PAUSED, COMPLETED, ROLLED_BACK = "running", "paused", "completed", "rolled_back"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """The wishes about one model.
+
+    Attributes:
+        generation: grows with each change; 0 while nothing was ever asked for.
+        stable: version that answers; None means the newest that passes its checks.
+        previous: the stable version before, for a rollback.
+        aliases: further names of versions, such as champion and challenger.
+        standby: versions to keep loaded beside the stable one.
+    """
+
+    name: str
+    generation: int = 0
+    stable: int | None = None
+    previous: int | None = None
+    aliases: dict[str, int] = field(default_factory=dict)
+    standby: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRecord:
+    """One rollout as all replicas know it.
+
+    Attributes:
+        stage: present step, from 0.
+        stage_since: when the step began or was resumed.
+        generation: compare-and-set token.
+        counts: observations saved from Redis, in wire form.
+        signal / reason / evidence: what it ended on, ln E by signal.
+    """
+
+    id: str
+    model: str
+    stable: int
+    candidate: int
+    plan: Plan
+    state: str
+    stage: int
+    stage_since: datetime
+    generation: int
+    created_by: str
+    created_at: datetime
+    counts: dict[str, int] = field(default_factory=dict)
+    signal: str = ""
+    reason: str = ""
+    evidence: dict[str, float] = field(default_factory=dict)
+    ended_at: datetime | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it still routes traffic."""
+        return self.state in {RUNNING, PAUSED}
+
+
+class ControlStore(Protocol):
+    """Where the records lie, shared by all replicas.
+
+    Failure policy: raises UnavailableError when the store is down; readers then keep what they
+    know, writers answer 503. A writer whose generation is not the present one gets ConflictError.
+    """
+
+    async def models(self) -> list[ModelRecord]:
+        """Give all model records."""
+        ...
+
+    async def model(self, name: str) -> ModelRecord:
+        """Give one record, of generation 0 when there is none."""
+        ...
+
+    async def put_model(self, record: ModelRecord, expected: int) -> ModelRecord:
+        """Replace a record if its generation is still `expected`; gives the new one."""
+        ...
+
+    async def rollouts(self, *, live_only: bool, model: str | None = None) -> list[RolloutRecord]:
+        """Give rollouts, newest first; at most 100."""
+        ...
+
+    async def add_rollout(self, record: RolloutRecord) -> RolloutRecord:
+        """Add a rollout; ConflictError while the model has a live one."""
+        ...
+
+    async def put_rollout(
+        self, record: RolloutRecord, expected: int, model: ModelRecord | None = None
+    ) -> RolloutRecord:
+        """Replace a rollout if unchanged, and with it, in one transaction, a model record."""
+        ...
+
+    async def save_counts(self, rollout_id: str, counts: dict[str, int]) -> None:
+        """Keep the sums, so that a lost Redis loses at most the last seconds."""
+        ...
+
+
+class RolloutSums(Protocol):
+    """Counts of all replicas added up, and the notice that records changed.
+
+    Failure policy: every method gives None or does nothing when the store is down; each replica
+    then judges what it saw itself.
+    """
+
+    async def add(self, rollout_id: str, increments: dict[str, int]) -> dict[str, int] | None:
+        """Add increments and give the total, None when the store is down."""
+        ...
+
+    async def restore(self, rollout_id: str, counts: dict[str, int]) -> None:
+        """Put saved counts back where the store has none."""
+        ...
+
+    async def notify(self) -> None:
+        """Tell all replicas that records changed."""
+        ...
+
+    async def epoch(self) -> int | None:
+        """Give a number that changes with each notice."""
+        ...
+
+    async def labels(self) -> Sequence[dict[str, object]]:
+        """Take labels that arrived, at most a few hundred."""
+        ...
