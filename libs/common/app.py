@@ -161,6 +161,8 @@ def _add_operations(app: FastAPI, platform: Platform) -> None:
 
     @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
     async def metrics(request: Request) -> Response:
+        # A gauge of a dependency is only as true as its last check.
+        await platform.refresh_dependencies()
         body, content_type = render(platform.registry, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
