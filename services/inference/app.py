@@ -14,15 +14,18 @@ from libs.common.health import Component
 from libs.common.platform import Platform
 from libs.common.settings import SettingsError
 from services.inference.adapters.repository import ModelRepository
+from services.inference.adapters.text_loading import TEXT_TASKS
 from services.inference.dataplane import DataPlane
 from services.inference.domain.lifecycle import VersionState
 from services.inference.metrics import InferenceMetrics
-from services.inference.routes import models, score
+from services.inference.routes import models, predict, recommend, score
 from services.inference.routes.score import Scoring
 from services.inference.scoring.batch import BatchScorer
 from services.inference.scoring.fraud import FraudScorer
 from services.inference.scoring.personalization import PersonalizationScorer
+from services.inference.scoring.recommend import Recommender
 from services.inference.settings import InferenceSettings
+from services.inference.wiring_text import open_texts
 
 
 def create_app(
@@ -43,7 +46,8 @@ def create_app(
     async def lifespan(platform: Platform) -> AsyncIterator[Mapping[str, Any]]:
         metrics = InferenceMetrics(platform.registry)
         repository = _repository(settings)
-        await asyncio.to_thread(repository.load_all)
+        later = TEXT_TASKS if settings.text_loading == "background" else frozenset()
+        pending = await asyncio.to_thread(repository.load_all, except_tasks=later)
         _publish(platform, repository, metrics)
         plane = DataPlane(repository, metrics)
         features = reader or OnlineFeatureReader(platform.redis, timeout_s=settings.redis_timeout_s)
@@ -51,10 +55,20 @@ def create_app(
         fraud = FraudScorer(*shared, review_amount=settings.degraded_review_amount)
         pairs = PersonalizationScorer(*shared)
         batch = BatchScorer(fraud, pairs, chunk_rows=settings.batch_chunk_rows)
-        yield {"scoring": Scoring(plane, fraud, pairs, batch, metrics)}
+        async with open_texts(platform, settings, repository, metrics, pending) as texts:
+            yield {
+                "scoring": Scoring(plane, fraud, pairs, batch, metrics),
+                "recommender": Recommender(*shared),
+                "texts": texts,
+            }
 
     return common.create_app(
-        "inference", settings, lifespan, v1_routers=[score.router, models.router], events=events
+        "inference",
+        settings,
+        lifespan,
+        routers=[predict.named_router],
+        v1_routers=[score.router, recommend.router, predict.router, models.router],
+        events=events,
     )
 
 

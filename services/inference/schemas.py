@@ -5,11 +5,12 @@ built as plain dictionaries on the hot path; tests hold them to the models here.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 BATCH_REQUESTS_MAX = 1_000
+CANDIDATES_MAX = 500
 # Keeps amounts in minor units below 2^40, the bound of exact sums in the feature rings.
 AMOUNT_MAX = 1e9
 
@@ -68,6 +69,47 @@ class PersonalizationRequest(_Request):
     timestamp: Timestamp | None = Field(
         None, description="When the item is shown, at most 5 minutes ahead; default now."
     )
+
+
+class Candidate(_Request):
+    """An item that may be recommended."""
+
+    item_id: Identifier
+    item_category: Identifier | None = None
+    item_price: Amount | None = None
+
+
+class RecommendRequest(_Request):
+    """A user and the items to rank; the caller brings the candidates."""
+
+    user_id: Identifier
+    session_id: Identifier | None = None
+    item_ids: Annotated[list[Identifier], Field(max_length=CANDIDATES_MAX)] = Field(
+        default_factory=list, description="Candidates by id alone."
+    )
+    candidates: Annotated[list[Candidate], Field(max_length=CANDIDATES_MAX)] = Field(
+        default_factory=list, description="Candidates with category and price: better scores."
+    )
+    k: Annotated[int, Field(strict=True, ge=1, le=CANDIDATES_MAX)] = 10
+    categories: Annotated[list[Identifier], Field(max_length=50)] = Field(
+        default_factory=list, description="Only items of these categories; empty means all."
+    )
+    price_max: Amount | None = Field(None, description="Only items known to cost at most this.")
+    exclude_items: Annotated[list[Identifier], Field(max_length=CANDIDATES_MAX)] = []
+    exclude_seen: Flag = Field(
+        False, description="Leave out what the user met in 30 days or bought."
+    )
+
+    @property
+    def offered(self) -> list[Candidate]:
+        """Every candidate, those with details first."""
+        return [*self.candidates, *(Candidate(item_id=name) for name in self.item_ids)]
+
+    @model_validator(mode="after")
+    def _has_candidates(self) -> Self:
+        if not 1 <= len(self.candidates) + len(self.item_ids) <= CANDIDATES_MAX:
+            raise ValueError(f"needs 1 to {CANDIDATES_MAX} items in candidates and item_ids")
+        return self
 
 
 class BatchRequest(_Request):
@@ -145,6 +187,27 @@ class PersonalizationAnswer(_Common):
     user_segment: str
     behavioral_signals: list[str]
     conversion_model_version: str
+
+
+class RankedItem(_Answer):
+    """One recommended item."""
+
+    item_id: str
+    score: float
+    rank: int
+
+
+class RecommendAnswer(_Answer):
+    """The best candidates, best first; `prediction_id` is null when no candidate was left."""
+
+    items: list[RankedItem]
+    candidates: int
+    model_version: str
+    request_id: str
+    prediction_id: str | None
+    degraded: bool
+    degraded_reasons: list[str]
+    latency_ms: float
 
 
 class BatchItem(_Answer):

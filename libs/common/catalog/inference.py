@@ -1,6 +1,6 @@
 """Catalogue entry of inference."""
 
-from libs.common.catalog.model import MIB, Route, Service
+from libs.common.catalog.model import KIB, MIB, Route, Service
 
 _V2 = {"error_shape": "v2", "status": "planned"}
 
@@ -46,7 +46,7 @@ INFERENCE = Service(
             "/recommend",
             "predict:personalization",
             "Top-k items for a user",
-            "planned",
+            body_bytes_max=128 * KIB,
             retry_safe=True,
             also_v1=True,
         ),

@@ -1,0 +1,184 @@
+"""Ranks candidate items for a user: one feature read and one call of the relevance model.
+
+The service keeps no catalogue of a shop: the caller sends the candidates (up to 500), for example
+what a search or a category page would show. Filters hold before scoring, "seen" after the read.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from libs.common.context import current
+from libs.common.errors import ServiceError
+from libs.common.events.envelope import Event, event_for_request
+from libs.common.features.contract import FeatureRequest, FeatureRows
+from services.inference.domain.model import TabularModel
+from services.inference.domain.scoring import confidence_of
+from services.inference.schemas import Candidate, RecommendRequest
+from services.inference.scoring.base import (
+    ScorerBase,
+    event_time_ms,
+    feature_facts,
+    minor_units,
+)
+from services.inference.scoring.personalization import RELEVANCE
+
+ENDPOINT = "/recommend"
+
+
+class Recommender(ScorerBase):
+    """Answers `/recommend`."""
+
+    async def recommend(self, request: RecommendRequest) -> dict[str, Any]:
+        """Rank the candidates; one event for the call is durable when this returns.
+
+        Raises:
+            ModelNotLoadedError: no version of the relevance model is ready.
+            InferenceFailedError: the model failed; a failed event was recorded.
+            UnavailableError: the event cannot be made durable.
+        """
+        started = time.perf_counter()
+        model = self._plane.resolve(RELEVANCE)
+        candidates = admissible(request)
+        if not candidates:
+            return self._body(model, request, [], None, started)
+        rows = await self.read(
+            model.service, [_feature_request(request, item) for item in candidates]
+        )
+        try:
+            answer = await self._plane.run_rows(model, rows.matrix)
+        except ServiceError as error:
+            await self.record([_event(model, request, rows, "failed", error.problem_code)])
+            raise
+        ranked = rank(
+            candidates,
+            answer.scores.tolist(),
+            seen=_seen(model, rows) if request.exclude_seen else None,
+            most=request.k,
+        )
+        event = _event(
+            model,
+            request,
+            rows,
+            "degraded" if rows.degraded_reasons else "ok",
+            rows.degraded_reasons[0] if rows.degraded_reasons else None,
+            score=ranked[0]["score"] if ranked else None,
+        )
+        await self.record([event])
+        return self._body(model, request, ranked, (rows, event), started)
+
+    def _body(
+        self,
+        model: TabularModel,
+        request: RecommendRequest,
+        ranked: list[dict[str, Any]],
+        read: tuple[FeatureRows, Event] | None,
+        started: float,
+    ) -> dict[str, Any]:
+        reasons = list(read[0].degraded_reasons) if read else []
+        return {
+            "items": ranked,
+            "candidates": len(request.offered),
+            "model_version": model.model_version,
+            "request_id": current().request_id,
+            "prediction_id": read[1].id if read else None,
+            "degraded": bool(reasons),
+            "degraded_reasons": reasons,
+            "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
+        }
+
+
+def admissible(request: RecommendRequest) -> list[Candidate]:
+    """Keep the candidates that pass the business filters; the first of equal ids counts."""
+    excluded = set(request.exclude_items)
+    found: dict[str, Candidate] = {}
+    for item in request.offered:
+        fits_category = not request.categories or item.item_category in request.categories
+        fits_price = request.price_max is None or (
+            item.item_price is not None and item.item_price <= request.price_max
+        )
+        if item.item_id not in excluded and fits_category and fits_price:
+            found.setdefault(item.item_id, item)
+    return list(found.values())
+
+
+def rank(
+    candidates: Sequence[Candidate],
+    scores: Sequence[float],
+    *,
+    seen: Sequence[bool] | None,
+    most: int,
+) -> list[dict[str, Any]]:
+    """Order by score, highest first, equal scores by item id; at most `most`.
+
+    Args:
+        candidates: items, in the order of `scores`.
+        scores: relevance of each.
+        seen: items to leave out, in the same order; None leaves none out.
+        most: length of the list.
+    """
+    order = sorted(
+        (at for at in range(len(candidates)) if seen is None or not seen[at]),
+        key=lambda at: (-float(scores[at]), candidates[at].item_id),
+    )
+    return [
+        {
+            "item_id": candidates[at].item_id,
+            "score": round(float(scores[at]), 6),
+            "rank": place,
+        }
+        for place, at in enumerate(order[:most], 1)
+    ]
+
+
+def _seen(model: TabularModel, rows: FeatureRows) -> list[bool]:
+    """Say for each row whether the user met the item in the last 30 days or bought it."""
+    names = list(model.service.names)
+    met = rows.matrix[:, names.index("user_same_item_30d")]
+    bought = rows.matrix[:, names.index("user_item_purchases_all")]
+    return [bool(value) for value in (np.nan_to_num(met) > 0) | (np.nan_to_num(bought) > 0)]
+
+
+def _feature_request(request: RecommendRequest, item: Candidate) -> FeatureRequest:
+    entities = {"user": request.user_id, "item": item.item_id}
+    if request.session_id is not None:
+        entities["session"] = request.session_id
+    values: dict[str, object] = {}
+    if item.item_category is not None:
+        values["item_category"] = item.item_category
+    if item.item_price is not None:
+        values["price_minor"] = minor_units(item.item_price)
+    return FeatureRequest(entities, values, event_time_ms(None))
+
+
+def _event(
+    model: TabularModel,
+    request: RecommendRequest,
+    rows: FeatureRows,
+    status: str,
+    reason: str | None,
+    *,
+    score: float | None = None,
+) -> Event:
+    """Build the call's event: the best score, and which features it rests on."""
+    used = int(np.count_nonzero(~np.isnan(rows.matrix[0])))
+    data: dict[str, Any] = {
+        "route": ENDPOINT,
+        "model": model.name,
+        "release": model.manifest.release,
+        "version": model.version,
+        "arm": "stable",
+        "status": status,
+        "features": feature_facts(rows, 0, used),
+        "input_digest": hashlib.sha256(rows.matrix.tobytes()).hexdigest()[:32],
+    }
+    if reason is not None:
+        data["reason"] = reason
+    if score is not None:
+        data.update(score=score, confidence=round(confidence_of(score), 6))
+    return event_for_request(
+        "prediction.made", "inference", "standard", data, data_subject=request.user_id
+    )
