@@ -3,7 +3,6 @@
 import os
 import re
 import time
-import uuid
 
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
@@ -11,12 +10,15 @@ _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
 def uuid7() -> str:
     """Make a time-ordered UUID (RFC 9562 version 7) as text."""
-    milliseconds = time.time_ns() // 1_000_000
-    random_bits = int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & 0xFFFFFFFFFFFF) << 80
-    value |= 0x7 << 76 | (random_bits >> 68) << 64
-    value |= 0b10 << 62 | (random_bits & 0x3FFFFFFFFFFFFFFF)
-    return str(uuid.UUID(int=value))
+    moment = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10).hex()
+    variant = "89ab"[int(random[3], 16) & 3]
+    return f"{moment[:8]}-{moment[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"
+
+
+def random_trace_id() -> str:
+    """Make a trace id: 32 hex digits, random, never zero."""
+    return os.urandom(16).hex()
 
 
 def acceptable_request_id(value: str | None) -> str | None:

@@ -9,13 +9,14 @@ import logging
 import sys
 import traceback
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 import structlog
 
-from libs.common.context import current
+from libs.common.context import RequestContext, current
 
 # Names whose values may be logged. Never add: text, body, query, authorization, card, user, email.
 _LOGGABLE_NAMES = """
@@ -137,8 +138,50 @@ def configure_logging(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    global _access_service
+    is_shown = logging.getLevelName(level.upper()) <= logging.INFO
+    _access_service = "" if readable else service if is_shown else None
     # Libraries keep their own loggers quiet unless something is wrong.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+# Who writes access lines: a service name for plain JSON, "" through structlog, None not at all.
+_access_service: str | None = ""
+
+
+def access_line(
+    method: str, route: str, status: int, seconds: float, context: RequestContext
+) -> None:
+    """Write the one line of a finished request.
+
+    The fields are fixed and all of them allow-listed, so JSON is written without the processor
+    chain: 4 us in place of 20 (docs/benchmarks/gateway.md).
+    """
+    if _access_service is None:
+        return
+    duration_ms = round(seconds * 1e3, 2)
+    if not _access_service:
+        get_logger().info(
+            "request", method=method, route=route, status=status, duration_ms=duration_ms
+        )
+        return
+    line = orjson.dumps(
+        {
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": duration_ms,
+            "event": "request",
+            "level": "info",
+            "timestamp": datetime.now(UTC),
+            "service": _access_service,
+            "request_id": context.request_id,
+            "correlation_id": context.correlation_id,
+            "trace_id": context.trace_id,
+        },
+        option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE,
+    )
+    sys.stderr.write(line.decode())
 
 
 def get_logger() -> Any:

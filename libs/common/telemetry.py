@@ -58,6 +58,11 @@ class Telemetry:
             context = trace.set_span_in_context(NonRecordingSpan(parent))
         return self._tracer.start_span(name, context=context, kind=SpanKind.SERVER)
 
+    def start_child_span(self, name: str, parent: Span, *, client: bool = False) -> Span:
+        """Start a child of `parent`; the caller ends it."""
+        kind = SpanKind.CLIENT if client else SpanKind.INTERNAL
+        return self._tracer.start_span(name, trace.set_span_in_context(parent), kind)
+
     @contextmanager
     def span(
         self, name: str, attributes: Mapping[str, Any] | None = None, *, client: bool = False

@@ -160,7 +160,7 @@ async def _opened(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for upstream in upstreams.values():
-            await upstream.close()
+            upstream.close()
         if ip_limiter:
             await ip_limiter.close()
 
@@ -172,8 +172,7 @@ def _upstreams(platform: Platform, settings: GatewaySettings) -> dict[str, Upstr
             name,
             settings.url_of(name),
             platform.signer,
-            Gate(name, metrics),
-            connections_max=settings.upstream_connections_max,
+            Gate(name, metrics, calls_max=settings.upstream_connections_max),
             stream_idle_s=settings.stream_idle_s,
             body_receipt_s=settings.body_receipt_s,
             forwarded_hops=settings.forwarded_hops,

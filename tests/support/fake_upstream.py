@@ -88,7 +88,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Received | None:
     lookup = {name.lower(): value for name, value in headers}
     body = b""
     if lookup.get("transfer-encoding") == "chunked":
-        while size := int(await reader.readline(), 16):
+        while size := int(await reader.readuntil(b"\n"), 16):
             body += await reader.readexactly(size)
             await reader.readexactly(2)
         await reader.readexactly(2)

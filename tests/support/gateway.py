@@ -92,8 +92,10 @@ async def running_gateway(
             postgres_url=postgres_url,
             redis_url=redis_url,
             redis_timeout_s=0.5,
-            **{f"{name}_url": upstream.url for name, upstream in upstreams.items()},
-            **overrides,
+            **{
+                **{f"{name}_url": upstream.url for name, upstream in upstreams.items()},
+                **overrides,
+            },
         )
         key_file = state_dir / "demo-api-key"
         await ensure_demo_key(settings, key_file)

@@ -34,6 +34,7 @@ from services.gateway.errors import InsufficientScopeError, LimitExceededError
 from services.gateway.settings import GatewaySettings
 
 SESSION_COOKIE = "gatehouse_session"
+_POLICIES_MAX = 1_024
 _METRICS_ROUTE = Route("GET", "/metrics", "metrics:read", "Metrics of one service")
 
 
@@ -91,6 +92,8 @@ class Admission:
             "ip", settings.ip_limit_requests, settings.ip_limit_window_s, settings.ip_limit_requests
         )
         self._route_policies: dict[str, Policy] = {}
+        self._key_policies: dict[tuple[int, int, int], Policy] = {}
+        self._outcomes: dict[tuple[str, str], Metric] = {}
 
     async def admit(self, exchange: Exchange, route: Route | None) -> None:
         """Let the exchange pass, or raise.
@@ -151,7 +154,7 @@ class Admission:
         principal = credential.caller.principal
         limit = credential.concurrency_max or self._settings.key_concurrency_max
         if self._in_flight[principal] >= limit:
-            self._decisions.labels("concurrency", "refused").inc()
+            self._count("concurrency", "refused")
             raise LimitExceededError(
                 f"More than {limit} requests of this key are in flight.",
                 retry_after_s=1,
@@ -201,6 +204,12 @@ class Admission:
         exchange.context.caller = credential.caller
         return credential
 
+    def _count(self, layer: str, outcome: str) -> None:
+        child = self._outcomes.get((layer, outcome))
+        if child is None:
+            child = self._outcomes[layer, outcome] = self._decisions.labels(layer, outcome)
+        child.inc()
+
     async def _count_failure(self, exchange: Exchange) -> None:
         await self._check_address(exchange, self._ip, exchange.network)
 
@@ -225,7 +234,7 @@ class Admission:
             if policy is self._ip:
                 self._denied.deny(exchange.network, now + decision.retry_after_s)
             await self._refuse(exchange, layer, decision)
-        self._decisions.labels(layer, "allowed").inc()
+        self._count(layer, "allowed")
 
     async def _check_key(self, exchange: Exchange, credential: Credential) -> None:
         policy = self._key_policy(credential)
@@ -240,7 +249,7 @@ class Admission:
         exchange.decisions.append(decision)
         if not decision.allowed:
             await self._refuse(exchange, layer, decision)
-        self._decisions.labels(layer, "allowed").inc()
+        self._count(layer, "allowed")
 
     async def _check_route(self, exchange: Exchange, route: Route) -> None:
         assert route.ip_quota is not None
@@ -258,11 +267,17 @@ class Admission:
         burst = credential.burst or (
             settings.rate_limit_burst if credential.requests_max is None else 0
         )
-        return Policy("key", quota, window, burst or quota)
+        policy = self._key_policies.get((quota, window, burst))
+        if policy is None:
+            if len(self._key_policies) >= _POLICIES_MAX:
+                self._key_policies.clear()
+            policy = Policy("key", quota, window, burst or quota)
+            self._key_policies[quota, window, burst] = policy
+        return policy
 
     async def _refuse(self, exchange: Exchange, layer: str, decision: Decision) -> None:
         """Raise the 429 for one policy."""
-        self._decisions.labels(layer, "refused").inc()
+        self._count(layer, "refused")
         if decision not in exchange.decisions:
             exchange.decisions.append(decision)
         policy = decision.policy

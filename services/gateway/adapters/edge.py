@@ -22,8 +22,8 @@ from libs.common.errors import (
     UnavailableError,
 )
 from libs.common.health import Health
-from libs.common.ids import acceptable_request_id, parse_traceparent, uuid7
-from libs.common.logging import get_logger
+from libs.common.ids import acceptable_request_id, parse_traceparent, random_trace_id, uuid7
+from libs.common.logging import access_line, get_logger
 from libs.common.metrics import HttpMetrics
 from libs.common.routing import Match, RouteTable
 from libs.common.telemetry import get_telemetry, mark_failed, traceparent_of
@@ -78,14 +78,13 @@ class Edge:
         started = time.perf_counter()
         exchange = Exchange(scope, receive, send)
         self._metrics.active.inc()
-        span = self._identify(exchange)
+        self._identify(exchange)
         try:
-            with trace.use_span(span, end_on_exit=False, record_exception=False):
-                await self._answer(exchange, span)
+            await self._answer(exchange)
         finally:
-            self._account(exchange, span, time.perf_counter() - started)
+            self._account(exchange, time.perf_counter() - started)
 
-    async def _answer(self, exchange: Exchange, span: trace.Span) -> None:
+    async def _answer(self, exchange: Exchange) -> None:
         """Serve, and turn what goes wrong into a problem while that is still possible."""
         try:
             await self._serve(exchange)
@@ -95,7 +94,7 @@ class Edge:
             if exchange.started:
                 # Status and headers are out: only breaking the connection tells the truth.
                 log.warning("answer cut", route=exchange.template, reason=error.problem_code)
-                mark_failed(span, error.problem_code)
+                _mark_failed(exchange, error.problem_code)
                 exchange.status = error.status
                 return  # the server closes a connection whose answer is not complete
             if isinstance(error, UnauthenticatedError) and _wants_login(exchange):
@@ -107,7 +106,7 @@ class Edge:
             await exchange.refuse(error)
         except Exception:
             log.exception("unhandled error", route=exchange.template)
-            mark_failed(span, "unhandled error")
+            _mark_failed(exchange, "unhandled error")
             if exchange.started:
                 raise
             await exchange.refuse(
@@ -118,7 +117,7 @@ class Edge:
             )
 
     async def _serve(self, exchange: Exchange) -> None:
-        exchange.read_fields()
+        exchange.check_fields()
         raw_path: bytes = exchange.scope["raw_path"].partition(b"?")[0]
         problem = path_problem(raw_path)
         if problem:
@@ -195,41 +194,44 @@ class Edge:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, receive, exchange.app_send)
+        with trace.use_span(
+            exchange.span or trace.INVALID_SPAN, end_on_exit=False, record_exception=False
+        ):
+            await self._app(scope, receive, exchange.app_send)
 
-    def _identify(self, exchange: Exchange) -> trace.Span:
+    def _identify(self, exchange: Exchange) -> None:
         """Set ids, address and trace; an untrusted caller gets a trace of its own."""
-        wanted: dict[bytes, str] = {}
-        for name, value in exchange.scope["headers"]:
-            if name in (b"x-request-id", b"x-correlation-id", b"traceparent", b"x-forwarded-for"):
-                wanted[name] = value.decode("latin-1")
+        fields, context = exchange.fields, exchange.context
         client = exchange.scope.get("client")
-        exchange.address = client_address(
-            client[0] if client else "",
-            wanted.get(b"x-forwarded-for", ""),
-            self._settings.forwarded_hops,
-        )
-        exchange.network, is_trusted = self._network(exchange.address)
-        context = exchange.context
-        context.request_id = acceptable_request_id(wanted.get(b"x-request-id")) or uuid7()
+        address = client[0] if client else ""
+        if self._settings.forwarded_hops:
+            address = client_address(
+                address, exchange.text(b"x-forwarded-for"), self._settings.forwarded_hops
+            )
+        exchange.address = address
+        exchange.network, is_trusted = self._network(address)
+        asked = fields.get(b"x-request-id")
+        context.request_id = (
+            acceptable_request_id(asked.decode("latin-1")) if asked else None
+        ) or uuid7()
+        asked = fields.get(b"x-correlation-id")
         context.correlation_id = (
-            acceptable_request_id(wanted.get(b"x-correlation-id")) or context.request_id
-        )
+            acceptable_request_id(asked.decode("latin-1")) if asked else None
+        ) or context.request_id
         bind(context)
-        parent = wanted.get(b"traceparent") if is_trusted else None
+        parent = exchange.text(b"traceparent") if is_trusted else ""
         telemetry = get_telemetry()
-        span = telemetry.start_server_span(exchange.method, parent)
-        own = traceparent_of(span) if telemetry.enabled else None
-        parsed = parse_traceparent(parent)
-        if own:
-            context.traceparent, context.trace_id = own, own[3:35]
-        elif parsed and parent:
-            context.traceparent, context.trace_id = parent, parsed[0]
-        else:
-            random_hex = uuid7().replace("-", "")
-            context.trace_id = random_hex
-            context.traceparent = f"00-{random_hex}-{random_hex[16:]}-00"
-        return span
+        if telemetry.enabled:
+            span = telemetry.start_server_span(exchange.method, parent)
+            context.traceparent = traceparent_of(span) or ""
+            if span.is_recording():
+                exchange.span = span
+        elif parent and parse_traceparent(parent):
+            context.traceparent = parent
+        if not context.traceparent:
+            made = random_trace_id()
+            context.traceparent = f"00-{made}-{made[16:]}-00"
+        context.trace_id = context.traceparent[3:35]
 
     def _network(self, address: str) -> tuple[str, bool]:
         known = self._networks.get(address)
@@ -245,45 +247,49 @@ class Edge:
             known = self._networks[address] = (network, is_trusted)
         return known
 
-    def _account(self, exchange: Exchange, span: trace.Span, seconds: float) -> None:
+    def _account(self, exchange: Exchange, seconds: float) -> None:
         """Count, trace and log the finished exchange."""
         method, template, status = exchange.method, exchange.template, exchange.status
         if method not in _METHODS:
             method = "OTHER"
         self._metrics.active.dec()
-        is_sampled = exchange.context.traceparent.endswith("-01")
+        span = exchange.span
         self._metrics.observe(
-            method, template, status, seconds, exchange.context.trace_id if is_sampled else ""
+            method, template, status, seconds, exchange.context.trace_id if span else ""
         )
-        is_own_probe = template in _QUIET
-        if span.is_recording():
-            span.update_name(f"{method} {template}")
-            span.set_attribute("http.request.method", method)
-            span.set_attribute("http.route", template)
-            span.set_attribute("http.response.status_code", status)
-            span.set_attribute("request.id", exchange.context.request_id)
-            span.set_attribute("correlation.id", exchange.context.correlation_id)
-            if exchange.context.caller:
-                span.set_attribute("tenant.id", exchange.context.caller.tenant)
-            if exchange.decisions:
-                last = exchange.decisions[-1]
-                span.set_attribute("ratelimit.policy", last.policy.name)
-                span.set_attribute("ratelimit.remaining", last.remaining)
-            if status >= 500:
-                mark_failed(span, str(status))
-        span.end()
-        if not is_own_probe:
+        if span:
+            _describe(exchange, span, method)
+            span.end()
+        is_quiet = template in _QUIET
+        if not is_quiet:
             now, is_error = time.monotonic(), status >= 500
             self._traffic["all"].record(now, seconds, is_error=is_error)
             self._traffic[exchange.service].record(now, seconds, is_error=is_error)
-        if not is_own_probe or status >= 500:
-            log.info(
-                "request",
-                method=method,
-                route=template,
-                status=status,
-                duration_ms=round(seconds * 1e3, 2),
-            )
+        if not is_quiet or status >= 500:
+            access_line(method, template, status, seconds, exchange.context)
+
+
+def _mark_failed(exchange: Exchange, reason: str) -> None:
+    if exchange.span:
+        mark_failed(exchange.span, reason)
+
+
+def _describe(exchange: Exchange, span: trace.Span, method: str) -> None:
+    """Put on the span what a reader of the trace looks for."""
+    span.update_name(f"{method} {exchange.template}")
+    span.set_attribute("http.request.method", method)
+    span.set_attribute("http.route", exchange.template)
+    span.set_attribute("http.response.status_code", exchange.status)
+    span.set_attribute("request.id", exchange.context.request_id)
+    span.set_attribute("correlation.id", exchange.context.correlation_id)
+    if exchange.context.caller:
+        span.set_attribute("tenant.id", exchange.context.caller.tenant)
+    if exchange.decisions:
+        last = exchange.decisions[-1]
+        span.set_attribute("ratelimit.policy", last.policy.name)
+        span.set_attribute("ratelimit.remaining", last.remaining)
+    if exchange.status >= 500:
+        mark_failed(span, str(exchange.status))
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
+from opentelemetry.trace import Span
 
 from libs.common.catalog import Route
 from libs.common.context import RequestContext
 from libs.common.errors import BadRequestError, PayloadTooLargeError, ServiceError
 from libs.common.problems import PROBLEM_JSON, problem_body
+from libs.common.telemetry import get_telemetry
 from services.gateway.domain.limits import Decision, rate_limit_fields
 from services.gateway.domain.ports import Credential
 from services.gateway.errors import ReceiptTimeoutError
@@ -60,6 +62,7 @@ class Exchange:
         "scope",
         "send",
         "service",
+        "span",
         "started",
         "status",
         "template",
@@ -71,7 +74,6 @@ class Exchange:
         self.send = send
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.fields: dict[bytes, bytes] = {}
         self.context = RequestContext()
         self.route: Route | None = None
         self.template = "unknown"
@@ -80,22 +82,32 @@ class Exchange:
         self.network = ""
         self.credential: Credential | None = None
         self.decisions: list[Decision] = []
+        self.span: Span | None = None
         self.started = False
         self.status = 500
+        self.fields: dict[bytes, bytes] = dict(scope["headers"])  # the last one of a name
 
-    def read_fields(self) -> None:
-        """Index the header fields.
+    def check_fields(self) -> None:
+        """Refuse what another parser could read differently.
 
         Raises:
             BadRequestError: a field that must be single is repeated, or two framings are given.
         """
-        fields = self.fields
-        for name, value in self.scope["headers"]:
-            if name in fields and name in _SINGLE:
-                raise BadRequestError(f"The header {name.decode('latin-1')} is repeated.")
-            fields[name] = value
+        fields, headers = self.fields, self.scope["headers"]
+        if len(fields) != len(headers):
+            seen = set()
+            for name, _ in headers:
+                if name in seen and name in _SINGLE:
+                    raise BadRequestError(f"The header {name.decode('latin-1')} is repeated.")
+                seen.add(name)
         if b"transfer-encoding" in fields and b"content-length" in fields:
             raise BadRequestError("Content-Length and Transfer-Encoding exclude each other.")
+
+    def child(self, name: str, *, client: bool = False) -> Span | None:
+        """Open a child span, or give None when this request is not recorded."""
+        if self.span is None:
+            return None
+        return get_telemetry().start_child_span(name, self.span, client=client)
 
     def text(self, name: bytes) -> str:
         """Give a header field as text, empty when absent."""
@@ -116,13 +128,25 @@ class Exchange:
         self.started = True
         context = self.context
         headers += _SECURITY_HEADERS
-        headers.append((b"x-request-id", context.request_id.encode()))
-        headers.append((b"x-correlation-id", context.correlation_id.encode()))
+        request_id = context.request_id.encode()
+        correlation_id = context.correlation_id
+        headers.append((b"x-request-id", request_id))
+        headers.append(
+            (
+                b"x-correlation-id",
+                request_id if correlation_id is context.request_id else correlation_id.encode(),
+            )
+        )
         if context.traceparent:
             headers.append((b"traceresponse", context.traceparent.encode()))
         if self.decisions:
             headers += rate_limit_fields(self.decisions)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def reply(self, status: int, headers: list[tuple[bytes, bytes]], data: bytes) -> None:
+        """Send a whole answer."""
+        await self.start(status, headers)
+        await self.send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def body(self, data: bytes, *, more: bool = False) -> None:
         """Send a part of the body."""
@@ -148,8 +172,7 @@ class Exchange:
         if not self._body_was_read():
             # What is left of the body would be read as the next request otherwise.
             headers.append((b"connection", b"close"))
-        await self.start(error.status, headers)
-        await self.body(b"" if self.method == "HEAD" else data)
+        await self.reply(error.status, headers, b"" if self.method == "HEAD" else data)
 
     def _body_was_read(self) -> bool:
         length = self.fields.get(b"content-length", b"0")

@@ -47,11 +47,13 @@ class GateMetrics:
 class Gate:
     """Admits calls to one upstream and learns from their outcomes."""
 
-    def __init__(self, service: str, metrics: GateMetrics) -> None:
+    def __init__(self, service: str, metrics: GateMetrics, *, calls_max: int = 1_024) -> None:
         self.service = service
         self.budget = RetryBudget()
         self._breaker = Breaker()
-        self._gradient = Gradient()
+        self._gradient = Gradient(
+            initial=min(256, calls_max), smallest=min(64, calls_max), largest=calls_max
+        )
         self._in_flight = 0
         self._live: deque[asyncio.Future[None]] = deque()
         self._batch: deque[asyncio.Future[None]] = deque()

@@ -5,7 +5,7 @@ internal headers (`X_Tenant`, `X.Gatehouse.Identity`, ...), so that no caller ca
 then credentials, which no service needs to see.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -68,24 +68,61 @@ def _is_internal(name: bytes) -> bool:
     return mapped.startswith(b"x-gatehouse-") or mapped in _TENANT_ALIASES
 
 
-def for_upstream(headers: RawHeaders) -> list[tuple[str, str]]:
-    """Give the caller's headers that may go on to a service."""
-    listed = connection_listed(headers)
-    return [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in headers
-        if name not in _DROPPED_INBOUND and name not in listed and not _is_internal(name)
-    ]
+# Names whose fate is known; what callers send is a small set, and the bound holds for those who
+# make names up.
+_NAMES_MAX = 2_048
+_PASSES_UP: dict[bytes, bool] = {}
+_PASSES_DOWN: dict[bytes, tuple[bytes, bool]] = {}
 
 
-def for_caller(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _passes_up(name: bytes) -> bool:
+    """Say whether a caller's field may go on; `name` in lower case."""
+    passes = name not in _DROPPED_INBOUND and not _is_internal(name)
+    if len(_PASSES_UP) < _NAMES_MAX:
+        _PASSES_UP[name] = passes
+    return passes
+
+
+def for_upstream(headers: RawHeaders, connection: bytes | None) -> list[bytes]:
+    """Give the caller's headers that may go on to a service, as lines without their end.
+
+    Args:
+        headers: lower-case names and values, as received.
+        connection: the value of `Connection`, if any: it may list more fields to drop.
+    """
+    lines = []
+    for name, value in headers:
+        passes = _PASSES_UP.get(name)
+        if passes is None:
+            passes = _passes_up(name)
+        if passes:
+            lines.append(name + b": " + value)
+    if connection is not None and connection.lower() not in (b"keep-alive", b"close"):
+        listed = connection_listed(headers)
+        lines = [line for line in lines if line.partition(b":")[0] not in listed]
+    return lines
+
+
+def _passes_down(name: bytes) -> tuple[bytes, bool]:
+    """Give the lower-case name of a service's field, and whether it may go back."""
+    lower = name.lower()
+    answer = lower, lower not in _DROPPED_OUTBOUND and not lower.startswith(b"x-gatehouse-")
+    if len(_PASSES_DOWN) < _NAMES_MAX:
+        _PASSES_DOWN[name] = answer
+    return answer
+
+
+def for_caller(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """Give a service's response headers that may go back to the caller."""
-    kept = [(name.lower(), value) for name, value in headers]
-    listed = connection_listed(kept)
-    return [
-        (name, value)
-        for name, value in kept
-        if name not in _DROPPED_OUTBOUND
-        and name not in listed
-        and not name.startswith(b"x-gatehouse-")
-    ]
+    kept = []
+    lists_more = False
+    for name, value in headers:
+        lower, passes = _PASSES_DOWN.get(name) or _passes_down(name)
+        if passes:
+            kept.append((lower, value))
+        elif lower == b"connection":
+            lists_more = True
+    if lists_more:
+        listed = connection_listed([(name.lower(), value) for name, value in headers])
+        return [(name, value) for name, value in kept if name not in listed]
+    return kept

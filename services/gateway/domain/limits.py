@@ -8,7 +8,7 @@ most burst + quota requests. Fields: draft-ietf-httpapi-ratelimit-headers, `Rate
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,13 @@ class Policy:
     quota: int
     window_s: float
     burst: int
+    period_s: float = field(init=False)  # seconds between two requests at the sustained rate
+    field_value: str = field(init=False)  # the policy's item in `RateLimit-Policy`
 
-    @property
-    def period_s(self) -> float:
-        """Seconds between two requests at the sustained rate."""
-        return self.window_s / self.quota
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "period_s", self.window_s / self.quota)
+        value = f'"{self.name}";q={self.quota};w={math.ceil(self.window_s)}'
+        object.__setattr__(self, "field_value", value)
 
     def shared_by(self, replicas: int) -> "Policy":
         """Give one replica's share, at least one request."""
@@ -37,7 +39,7 @@ class Policy:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """What a policy said about one request; durations in seconds."""
 
@@ -133,7 +135,7 @@ def rate_limit_fields(decisions: Iterable[Decision]) -> list[tuple[bytes, bytes]
     policies, states = [], []
     for decision in decisions:
         policy = decision.policy
-        policies.append(f'"{policy.name}";q={policy.quota};w={math.ceil(policy.window_s)}')
+        policies.append(policy.field_value)
         states.append(
             f'"{policy.name}";r={decision.remaining};t={math.ceil(max(0.0, decision.reset_s))}'
         )

@@ -78,8 +78,9 @@ async def test_faults_of_a_service(state_dir: Path, clean_postgres: str, redis_u
 async def test_a_service_that_is_gone_is_503_at_once(
     state_dir: Path, clean_postgres: str, redis_url: str
 ) -> None:
-    async with running_gateway(state_dir, clean_postgres, redis_url) as gateway:
-        gateway.app.edge._upstreams["audit"]._base = "http://127.0.0.1:1"  # type: ignore[union-attr] # a closed port
+    async with running_gateway(
+        state_dir, clean_postgres, redis_url, audit_url="http://127.0.0.1:1"
+    ) as gateway:
         status, body, headers = await gateway.call("GET", "/v1/audit/events")
         assert (status, body["code"]) == (503, "upstream_unavailable")
         assert headers["retry-after"] == "1"
