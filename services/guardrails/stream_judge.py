@@ -5,6 +5,7 @@ from typing import Any
 
 from services.guardrails.domain.decide import judge, overall
 from services.guardrails.domain.document import Document
+from services.guardrails.domain.lexical import LengthValidator
 from services.guardrails.domain.operators import TenantKeys, edit
 from services.guardrails.domain.policy import Policy, ValidatorRule
 from services.guardrails.domain.streaming import Judged
@@ -21,6 +22,9 @@ class StreamJudge:
             policy: every validator of it must be in `detectors`.
             detectors: pure validators by name.
             keys: of the tenant.
+
+        Raises:
+            UnboundedError: a validator would have to hold back without end.
         """
         self._policy = policy
         self._keys = keys
@@ -30,14 +34,19 @@ class StreamJudge:
         ]
         self._owners: dict[tuple[str, str], ValidatorRule] = {}
         self._found: dict[str, Verdict] = {}
+        self.hold = max(detector.hold(params) for _, detector, params in self._rules)
 
-    def __call__(self, text: str) -> Judged:
-        """Judge one stretch."""
+    def __call__(self, text: str, total: int, ended: bool) -> Judged:
+        """Judge one stretch of a stream of `total` characters so far."""
         document = Document(text)
         masked: list[Span] = []
         actions: list[Action] = []
         for rule, detector, params in self._rules:
-            verdict = judge(text, rule, detector.detect(document, params), detector.version)
+            if isinstance(detector, LengthValidator):
+                detection = detector.detect_size(total, params, ended=ended)
+            else:
+                detection = detector.detect(document, params)
+            verdict = judge(text, rule, detection, detector.version)
             actions.append(verdict.action)
             self._remember(verdict)
             for span in verdict.spans:

@@ -6,6 +6,7 @@ that stops reading stops us reading: a frame is taken only after the answer to t
 """
 
 import time
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, WebSocket
@@ -16,7 +17,9 @@ from libs.common.context import current
 from libs.common.errors import ServiceError
 from services.guardrails.adapters.local import INLINE_BYTES_MAX, LocalValidator
 from services.guardrails.checker import Checker
+from services.guardrails.domain.lexical import UnboundedError
 from services.guardrails.domain.streaming import Blocked, Holdback, Release
+from services.guardrails.domain.verdict import Decision
 from services.guardrails.schemas import POLICY_REFERENCE, Text
 from services.guardrails.stream_judge import StreamJudge
 
@@ -75,8 +78,10 @@ async def stream(socket: WebSocket) -> None:
     try:
         await _serve(socket)
     except StreamRefusedError as refused:
-        await socket.send_json(_blocked(refused.code, str(refused)))
-        await socket.close(refused.close)
+        # RuntimeError: the client closed meanwhile, there is nobody to tell.
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await socket.send_json(_blocked(refused.code, str(refused)))
+            await socket.close(refused.close)
     except WebSocketDisconnect:
         pass
     finally:
@@ -86,9 +91,38 @@ async def stream(socket: WebSocket) -> None:
 async def _serve(socket: WebSocket) -> None:
     checker: Checker = socket.state.checker
     started = time.perf_counter()
-    session = await _open(checker, await _frame(socket, _OPEN))
-    judge, buffer, policy, digest = session
-    seq, outcome = 0, None
+    judge, buffer, policy, digest = await _open(checker, await _frame(socket, _OPEN))
+
+    async def record(*, blocked: bool) -> tuple[str, Decision]:
+        guarded = buffer.total if blocked else buffer.released
+        decision = judge.decision(buffer.total, guarded, blocked=blocked)
+        latency_ms = round((time.perf_counter() - started) * 1e3, 3)
+        try:
+            event_id = await checker.record(policy, decision, digest.hexdigest(), latency_ms)
+        except ServiceError:
+            raise StreamRefusedError(
+                "unavailable", "The verdict cannot be recorded.", 1011
+            ) from None
+        return event_id, decision
+
+    try:
+        is_blocked = await _relay(socket, buffer, digest)
+    except (StreamRefusedError, WebSocketDisconnect):
+        # What was judged before the client left or broke the protocol is a decision too.
+        await record(blocked=False)
+        raise
+    event_id, decision = await record(blocked=is_blocked)
+    if is_blocked:
+        await socket.send_json(_blocked("content_blocked", "The policy blocks this text."))
+        await socket.close(_REFUSED)
+        return
+    await socket.send_json(_verdict(event_id, decision))
+    await socket.close()
+
+
+async def _relay(socket: WebSocket, buffer: Holdback, digest: Any) -> bool:
+    """Take frames until the end or a block; say whether it was a block."""
+    seq = 0
     while True:
         frame = await _frame(socket, _NEXT)
         if isinstance(frame, TextFrame):
@@ -105,31 +139,20 @@ async def _serve(socket: WebSocket) -> None:
             outcome = await socket.state.offload(buffer.finish)
         if isinstance(outcome, Release):
             await socket.send_json({"type": "release", **_shape(outcome)})
-        is_blocked = isinstance(outcome, Blocked)
-        if is_blocked or isinstance(frame, EndFrame):
-            break
-    decision = judge.decision(buffer.total, buffer.total, blocked=is_blocked)
-    latency_ms = round((time.perf_counter() - started) * 1e3, 3)
-    try:
-        event_id = await checker.record(policy, decision, digest.hexdigest(), latency_ms)
-    except ServiceError:
-        raise StreamRefusedError("unavailable", "The verdict cannot be recorded.", 1011) from None
-    if is_blocked:
-        await socket.send_json(_blocked("content_blocked", "The policy blocks this text."))
-        await socket.close(_REFUSED)
-        return
-    await socket.send_json(
-        {
-            "type": "verdict",
-            "id": event_id,
-            "action": decision.action.value,
-            "status": decision.status.value,
-            "score": decision.score,
-            "labels": sorted({label for v in decision.verdicts for label in v.labels}),
-            "length": decision.total,
-        }
-    )
-    await socket.close()
+        if isinstance(outcome, Blocked) or isinstance(frame, EndFrame):
+            return isinstance(outcome, Blocked)
+
+
+def _verdict(event_id: str, decision: Decision) -> dict[str, Any]:
+    return {
+        "type": "verdict",
+        "id": event_id,
+        "action": decision.action.value,
+        "status": decision.status.value,
+        "score": decision.score,
+        "labels": sorted({label for v in decision.verdicts for label in v.labels}),
+        "length": decision.total,
+    }
 
 
 async def _open(checker: Checker, frame: OpenFrame) -> tuple[StreamJudge, Holdback, Any, Any]:
@@ -149,8 +172,12 @@ async def _open(checker: Checker, frame: OpenFrame) -> tuple[StreamJudge, Holdba
         raise StreamRefusedError(
             "not_built", f"The validator {missing[0]} does not check streams yet.", _REFUSED
         )
-    judge = StreamJudge(policy, detectors, checker.guard.keys(tenant))
-    return judge, Holdback(judge, judge.edit), policy, checker.guard.digester(tenant)
+    try:
+        judge = StreamJudge(policy, detectors, checker.guard.keys(tenant))
+    except UnboundedError as error:
+        raise StreamRefusedError("unbounded", f"The policy cannot stream: {error}.") from None
+    buffer = Holdback(judge, judge.edit, hold=judge.hold)
+    return judge, buffer, policy, checker.guard.digester(tenant)
 
 
 async def _frame(socket: WebSocket, adapter: TypeAdapter[Any]) -> Any:

@@ -54,6 +54,10 @@ class Detector(Protocol):
         """Turn a policy's parameters into what `detect` takes; raises ParamsError."""
         ...
 
+    def hold(self, params: Any) -> int:
+        """Give the characters that a stream holds back; raises UnboundedError."""
+        ...
+
     def detect(self, document: Document, params: Any) -> Detection:
         """Judge one text."""
         ...

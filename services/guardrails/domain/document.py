@@ -72,12 +72,17 @@ class Document:
 
     @cached_property
     def evasion_views(self) -> tuple[View, ...]:
-        """Every reading in which an instruction could hide, each text once."""
+        """Every reading in which an instruction could hide, each once."""
         base = normalize.strip(normalize.identity(self.text))
         readings = [normalize.fold(base)]
         tags = normalize.tags(self.text)
         decoded = normalize.decoded(base)
         readings += [normalize.fold(reading) for reading in [*tags, *decoded]]
         readings += [normalize.leet(readings[0]), normalize.join_spaced(readings[0])]
-        unique = {reading.text: reading for reading in reversed(readings) if reading.text}
+        # Two encoded runs may say the same in different places: both are findings.
+        unique = {
+            (reading.text, reading.starts[0]): reading
+            for reading in reversed(readings)
+            if reading.text
+        }
         return tuple(_view("folded", reading) for reading in reversed(unique.values()))

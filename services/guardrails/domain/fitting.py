@@ -1,13 +1,13 @@
-"""Fitters: cut a greedy match to the identifier it starts with.
+"""Fitters: cut a greedy match to the identifiers within it.
 
 A pattern for a spaced number swallows the number behind it. A fitter takes the match and gives the
-length of the identifier at its start, 0 when there is none.
+stretches that are identifiers, left to right and apart. Its work is linear in the match.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from services.guardrails.domain.checksums import luhn
+from services.guardrails.domain.checksums import iban as is_iban
 from services.guardrails.domain.names import IBAN_LENGTHS
 
 # Issuer prefixes by length (ISO/IEC 7812 issuer ranges in use).
@@ -22,38 +22,79 @@ _ISSUERS: dict[int, re.Pattern[str]] = {
 }
 # Most common length first.
 _CARD_LENGTHS = (16, 15, 14, 13, 19, 18, 17)
+_IBAN_START = re.compile(r"(?<![^ -])[A-Za-z]{2}(?=[0-9]{2})")
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _URL_TRAILING = ".,;:!?'*]}"
 
 
-def _cut(text: str, count: int, counts: Callable[[str], bool]) -> int:
-    """Give the position behind the `count`-th character that counts, 0 if there are fewer."""
-    seen = 0
-    for index, char in enumerate(text):
-        seen += counts(char)
-        if seen == count:
-            return index + 1
-    return 0
+def card(text: str) -> Iterator[tuple[int, int]]:
+    """Payment card numbers: issuer range, Luhn, whole groups of digits.
 
-
-def card(text: str) -> int:
-    """A payment card number: issuer range, Luhn, not cut in the middle of digits."""
-    digits = "".join(char for char in text if char.isdigit())
-    for size in _CARD_LENGTHS:
-        if len(digits) < size or not _ISSUERS[size].match(digits) or not luhn(digits[:size]):
+    Sums of digits over prefixes make each Luhn test one subtraction, so that a hostile run of
+    single digits costs a constant number of steps per digit.
+    """
+    places = [index for index, char in enumerate(text) if char.isdigit()]
+    digits = "".join([text[index] for index in places])
+    sums = _luhn_sums(digits)
+    size, begin = len(digits), 0
+    while begin + _CARD_LENGTHS[3] <= size:
+        if begin and places[begin - 1] + 1 == places[begin]:
+            begin += 1
             continue
-        end = _cut(text, size, str.isdigit)
-        if not text[end : end + 1].isdigit():
+        end = _card_end(digits, places, sums, begin)
+        if end:
+            yield places[begin], places[end - 1] + 1
+        begin = end or begin + 1
+
+
+def _card_end(digits: str, places: list[int], sums: tuple[list[int], list[int]], begin: int) -> int:
+    """Give the position behind the card that starts at a digit, 0 when none does."""
+    if digits[begin] not in "123456":
+        return 0
+    for length in _CARD_LENGTHS:
+        end = begin + length
+        if end > len(digits) or (end < len(digits) and places[end - 1] + 1 == places[end]):
+            continue
+        doubled = sums[end % 2]
+        if (doubled[end] - doubled[begin]) % 10 == 0 and _ISSUERS[length].match(digits, begin):
             return end
     return 0
 
 
-def iban(text: str) -> int:
-    """An IBAN: as many letters and digits as its country has."""
-    size = IBAN_LENGTHS.get(text[:2].upper(), 0)
-    return _cut(text, size, str.isalnum) if size else 0
+def _luhn_sums(digits: str) -> tuple[list[int], list[int]]:
+    """Give running sums in which the digits at even, or at odd, positions count doubled."""
+    even, odd = [0], [0]
+    for index, char in enumerate(digits):
+        plain = int(char)
+        doubled = _DOUBLED[plain]
+        even.append(even[-1] + (plain if index % 2 else doubled))
+        odd.append(odd[-1] + (doubled if index % 2 else plain))
+    return even, odd
 
 
-def url(text: str) -> int:
+def iban(text: str) -> Iterator[tuple[int, int]]:
+    """IBANs at the starts of groups: the length of their country, a checksum that holds."""
+    reached = 0
+    for found in _IBAN_START.finditer(text):
+        size = IBAN_LENGTHS.get(found[0].upper(), 0)
+        if not size or found.start() < reached:
+            continue
+        end = _behind(text, found.start(), size)
+        if end and is_iban(text[found.start() : end]):
+            yield found.start(), end
+            reached = end
+
+
+def _behind(text: str, start: int, count: int) -> int:
+    """Give the position behind `count` letters and digits, 0 when the text has fewer."""
+    for index in range(start, len(text)):
+        count -= text[index].isalnum()
+        if not count:
+            return index + 1
+    return 0
+
+
+def url(text: str) -> Iterator[tuple[int, int]]:
     """A URL without the punctuation of the sentence around it."""
     end = len(text)
     unopened = text.count(")") - text.count("(")
@@ -64,7 +105,12 @@ def url(text: str) -> int:
         elif last not in _URL_TRAILING:
             break
         end -= 1
-    return end
+    if end:
+        yield 0, end
 
 
-FITTERS: dict[str, Callable[[str], int]] = {"card": card, "iban": iban, "url": url}
+FITTERS: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
+    "card": card,
+    "iban": iban,
+    "url": url,
+}

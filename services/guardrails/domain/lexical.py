@@ -11,8 +11,15 @@ from services.guardrails.domain.merge import drop_contained
 from services.guardrails.domain.params import ParamsError, check_names, string_list, whole_number
 from services.guardrails.domain.patterns import Pattern, PatternError, PatternSet
 from services.guardrails.domain.verdict import Detection, Span
+from services.guardrails.domain.width import longest_match
 
 REGEXES_MAX = 100
+# Longest match of a policy's own expression that a stream holds back for.
+HOLD_CHARS_MAX = 1_024
+
+
+class UnboundedError(ValueError):
+    """A stream cannot hold back enough for a validator with these parameters."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class RuleValidator:
     """Finds what the rules of one file describe in the views it is given."""
 
     kind = "pattern"
-    max_span = 1_024
+    # Rules match at most 254 characters, 127 where letter spacing doubles them; a test holds them.
+    max_span = 254
     lookahead = 2
 
     def __init__(self, name: str, views: Callable[[Document], Sequence[View]]) -> None:
@@ -67,6 +75,10 @@ class RuleValidator:
     def parse(self, params: Mapping[str, Any]) -> None:
         """Accept no parameters."""
         check_names(params, set())
+
+    def hold(self, params: None = None) -> int:
+        """Give the characters that a stream holds back."""
+        return self.max_span + self.lookahead
 
     def detect(self, document: Document, params: None = None) -> Detection:
         """Find every match in every view, in original offsets."""
@@ -120,13 +132,20 @@ class LengthValidator:
             raise ParamsError("/chars_min", "is larger than chars_max")
         return bounds
 
+    def hold(self, params: LengthParams) -> int:
+        """Hold nothing: a length needs no text."""
+        return 0
+
     def detect(self, document: Document, params: LengthParams) -> Detection:
         """Score 1 for a bound that is passed."""
-        size = len(document.text)
+        return self.detect_size(len(document.text), params, ended=True)
+
+    def detect_size(self, size: int, params: LengthParams, *, ended: bool) -> Detection:
+        """Judge a length; a text that goes on is not yet too short."""
         scores = {}
         if size > params.chars_max:
             scores["TOO_LONG"] = 1.0
-        elif size < params.chars_min:
+        elif ended and size < params.chars_min:
             scores["TOO_SHORT"] = 1.0
         return Detection(scores=scores, version=self.version)
 
@@ -148,6 +167,10 @@ class WordListValidator:
         if not words or any(not word.strip() or len(word) > self.max_span for word in words):
             raise ParamsError("/words", f"must list words of 1 to {self.max_span} characters")
         return frozenset(word.lower() for word in words)
+
+    def hold(self, params: frozenset[str]) -> int:
+        """Give the longest word, twice for letter spacing, and a neighbour on each side."""
+        return 2 * max(map(len, params)) + self.lookahead
 
     def detect(self, document: Document, params: frozenset[str]) -> Detection:
         """Find whole words and phrases."""
@@ -199,6 +222,21 @@ class RegexValidator:
             except PatternError as error:
                 raise ParamsError(f"/patterns/{name}", str(error)) from None
         return compiled
+
+    def hold(self, params: Mapping[str, Pattern]) -> int:
+        """Give the longest match of any expression.
+
+        Raises:
+            UnboundedError: an expression can match without end, or far.
+        """
+        widths = [longest_match(pattern.source) for pattern in params.values()]
+        known = [width for width in widths if width is not None]
+        if len(known) < len(widths) or max(known) > HOLD_CHARS_MAX:
+            raise UnboundedError(
+                f"an expression of the validator regex matches more than {HOLD_CHARS_MAX} "
+                "characters; give its repetitions an upper bound"
+            )
+        return max(known) + self.lookahead
 
     def detect(self, document: Document, params: Mapping[str, Pattern]) -> Detection:
         """Find every match in the plain views; the rule is the pattern's name."""

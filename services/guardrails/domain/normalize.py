@@ -37,7 +37,7 @@ _SPACED = re.compile(r"(?<![^\W_])[a-z](?:[ ._*-]{1,2}[a-z](?![^\W_])){2,}")
 _SEPARATORS = re.compile(r"[ ._*-]")
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
-_HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{2}(?:[ :]?[0-9a-fA-F]{2}){5,}")
+_HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{2}(?::?[0-9a-fA-F]{2}){5,}")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~+-]*){2,}")
 
 
@@ -54,6 +54,11 @@ def identity(text: str) -> Reading:
     """The original, each character standing for itself."""
     size = len(text)
     return Reading(text, list(range(size)), list(range(1, size + 1)))
+
+
+def count_ignorable(text: str) -> int:
+    """Count the characters that no reading shows."""
+    return 0 if text.isascii() else len(_IGNORABLE.findall(text))
 
 
 def _select(reading: Reading, keep: list[int]) -> Reading:
@@ -163,7 +168,7 @@ def _base64(run: str) -> bytes:
 
 
 def _hex(run: str) -> bytes:
-    bare = run.removeprefix("0x").replace(" ", "").replace(":", "")
+    bare = run.removeprefix("0x").replace(":", "")
     try:
         return bytes.fromhex(bare)
     except ValueError:

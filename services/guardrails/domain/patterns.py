@@ -5,7 +5,7 @@ matches it whole), and neighbours are checked in code. A `PatternSet` scans a te
 which of its expressions can match, so that only those are searched for positions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import re2
 
@@ -50,30 +50,24 @@ class Pattern:
         self._group = self._regexp.groupindex.get("core", 0)
 
     def find(
-        self, utf8: Utf8, fit: Callable[[str], tuple[int, int]] | None = None
+        self, utf8: Utf8, fit: Callable[[str], Iterable[tuple[int, int]]] | None = None
     ) -> Iterator[tuple[int, int]]:
         """Give the non-empty matches of the core, left to right, as code-point offsets.
 
         Args:
             utf8: the text.
-            fit: cuts a match; gives the characters to keep (0: none) and the characters from its
-                start at which the search goes on.
+            fit: gives the stretches of a match that count, relative to its start.
         """
-        if fit is None:
-            for match in self._regexp.finditer(utf8.data):
-                start, end = match.span(self._group)
-                if 0 <= start < end:
-                    yield utf8.char_at(start), utf8.char_at(end)
-            return
-        position = 0
-        while match := self._regexp.search(utf8.data, position):
+        for match in self._regexp.finditer(utf8.data):
             start, end = match.span(self._group)
-            matched = utf8.data[start:end].decode()
-            kept, onward = fit(matched)
+            if not 0 <= start < end:
+                continue
             first = utf8.char_at(start)
-            if kept:
-                yield first, first + kept
-            position = max(start + len(matched[:onward].encode()), start + 1)
+            if fit is None:
+                yield first, utf8.char_at(end)
+            else:
+                for low, high in fit(utf8.data[start:end].decode()):
+                    yield first + low, first + high
 
     def fullmatch(self, text: str) -> bool:
         """Say whether the whole text matches."""

@@ -13,6 +13,8 @@ from services.guardrails.domain.patterns import PatternSet
 from services.guardrails.domain.recognizer import Hit, Recognizer
 from services.guardrails.domain.verdict import Detection, Span
 
+# Rules whose matches never hold white space.
+_WORD_RULES = frozenset({"url", "host"})
 # International rules and those of two countries; a policy may name others.
 DEFAULT_COUNTRIES = ("", "us", "uk")
 # Hosts, dates and ages are personal only together with something else: off unless asked for.
@@ -82,7 +84,10 @@ class PiiValidator:
         self._analyzer = default_analyzer()
         self.version = rules.version("pii")
         self.labels = tuple(sorted({r.entity for r in self._analyzer.recognizers}))
-        self.max_span = max(r.max_span for r in self._analyzer.recognizers)
+        # URLs are longer but hold no space: the stream holds unfinished words by itself.
+        self.max_span = max(
+            r.max_span for r in self._analyzer.recognizers if r.name not in _WORD_RULES
+        )
         self.lookahead = 2
 
     def parse(self, params: Mapping[str, Any]) -> PiiParams:
@@ -98,6 +103,10 @@ class PiiValidator:
             countries=DEFAULT_COUNTRIES if countries is None else ("", *countries),
             context=string_list(params, "context") or (),
         )
+
+    def hold(self, params: PiiParams) -> int:
+        """Give the characters that a stream holds back."""
+        return self.max_span + self.lookahead
 
     def detect(self, document: Document, params: PiiParams) -> Detection:
         """Find spans in the original and the stripped view."""

@@ -5,8 +5,7 @@ is weak, leaves the score), one that fails drops; a context word among the five 
 0.35 with a floor of 0.4. Every hit explains itself.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +20,6 @@ CONTEXT_FLOOR = 0.4
 _CONTEXT_WORDS = 5
 # Five words of ordinary length; a longer run has no five words worth reading.
 _CONTEXT_CHARS = 120
-_WORD = re.compile(r"[^\W_]+(?:#|-[^\W_]+)?")
-_GROUP_BORDER = re.compile(r"[ -]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ class Recognizer:
     score: float
     check: Callable[[str], bool] | None = None
     check_raises: bool = True
-    fit: Callable[[str], int] | None = None
+    fit: Callable[[str], Iterable[tuple[int, int]]] | None = None
     context: frozenset[str] = frozenset()
     needs_context: bool = False
     boundary: str = "word"
@@ -91,28 +88,26 @@ class Recognizer:
             utf8: the text.
             extra_context: words that count as standing before every span.
         """
-        for start, end in self.pattern.find(utf8, self._keep if self.fit else None):
-            hit = self._judge(utf8.text, start, end, extra_context)
+        word, may_have_context = None, not self.context.isdisjoint(utf8.words.all)
+        if extra_context:
+            word = next((w.lower() for w in extra_context if w.lower() in self.context), None)
+        if self.needs_context and word is None and not may_have_context:
+            return
+        for start, end in self.pattern.find(utf8, self.fit):
+            near = word
+            if near is None and may_have_context:
+                near = self._context_word(utf8, start)
+            hit = self._judge(utf8.text, start, end, near)
             if hit:
                 yield hit
 
-    def _keep(self, matched: str) -> tuple[int, int]:
-        """Say how much of a match to keep and where to look on, both in characters."""
-        assert self.fit is not None  # only rules with a fitter come here
-        kept = self.fit(matched)
-        if kept:
-            return kept, kept
-        border = _GROUP_BORDER.search(matched)
-        return 0, border.end() if border else len(matched)
-
-    def _judge(self, text: str, start: int, end: int, extra: Sequence[str]) -> Hit | None:
+    def _judge(self, text: str, start: int, end: int, word: str | None) -> Hit | None:
+        if self.needs_context and word is None:
+            return None
         if not BOUNDARIES[self.boundary](text, start, end):
             return None
         validated = self.check(text[start:end]) if self.check else None
         if validated is False:
-            return None
-        word = self._context_word(text, start, extra)
-        if self.needs_context and word is None:
             return None
         score = 1.0 if validated and self.check_raises else self.score
         if word is not None:
@@ -120,14 +115,8 @@ class Recognizer:
         span = Span(start, end, self.entity, round(score, 4), self.name)
         return Hit(span, self, self.score, validated, word)
 
-    def _context_word(self, text: str, start: int, extra: Sequence[str]) -> str | None:
-        if not self.context:
-            return None
-        for word in extra:
-            if word.lower() in self.context:
-                return word.lower()
-        before: list[str] = _WORD.findall(text[max(0, start - _CONTEXT_CHARS) : start].lower())
-        for word in reversed(before[-_CONTEXT_WORDS:]):
+    def _context_word(self, utf8: Utf8, start: int) -> str | None:
+        for word in utf8.words.before(start, _CONTEXT_WORDS, _CONTEXT_CHARS):
             if word in self.context:
                 return word
         return None

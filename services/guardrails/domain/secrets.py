@@ -91,6 +91,10 @@ class SecretsValidator:
         """Accept no parameters."""
         check_names(params, set())
 
+    def hold(self, params: None = None) -> int:
+        """Give the characters that a stream holds back."""
+        return self.max_span + self.lookahead
+
     def detect(self, document: Document, params: None = None) -> Detection:
         """Find credentials in the plain and the decoded views."""
         spans: list[Span] = []

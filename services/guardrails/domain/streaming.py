@@ -1,12 +1,13 @@
 """The hold-back rule: what of a growing text may leave, so that no finding is cut.
 
-    buffer = Holdback(judge, hold=256)
+    buffer = Holdback(judge, edit, hold=256)
     for chunk in chunks: released = buffer.push(chunk)
     rest = buffer.finish()
 
-A finding shorter than `hold` is certain once `hold` characters stand behind its start; forms
-without a bound (URLs, tokens, keys in armour) hold from their start until they end, up to a cap,
-then block.
+A finding shorter than `hold` is certain once `hold` visible characters stand behind its start;
+forms without a bound (URLs, tokens, keys in armour) hold from their start until they end, up to a
+cap, then block. Characters that no validator sees (zero-width, tags) do not count as visible, so
+nobody can push a finding through the hold by padding it.
 The outcome depends on the text alone, never on how it was cut into chunks: the released text equals
 the one-shot edit of the whole, because the whole is judged over the same characters.
 """
@@ -14,12 +15,14 @@ the one-shot edit of the whole, because the whole is judged over the same charac
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from services.guardrails.domain.merge import apply_edits, disjoint
+from services.guardrails.domain.normalize import count_ignorable
 from services.guardrails.domain.verdict import Action, Span
 
 HOLD_CHARS = 256
-# Characters kept to the left of what was released: context words and neighbours of a match.
+# Least characters kept to the left of what was released: context words and neighbours of a match.
 CONTEXT_CHARS = 512
 # Longest unbounded form that is waited for.
 OPEN_CHARS_MAX = 16_384
@@ -53,12 +56,26 @@ class Blocked:
     reason: str
 
 
+class Judge(Protocol):
+    """Judges a stretch of a stream."""
+
+    def __call__(self, text: str, total: int, ended: bool) -> Judged:
+        """Judge.
+
+        Args:
+            text: the stretch; offsets of the answer are relative to it.
+            total: characters of the stream so far.
+            ended: nothing follows.
+        """
+        ...
+
+
 class Holdback:
     """One stream's buffer; not shared between connections."""
 
     def __init__(
         self,
-        judge: Callable[[str], Judged],
+        judge: Judge,
         edit: Callable[[Span, str], str],
         *,
         hold: int = HOLD_CHARS,
@@ -66,13 +83,14 @@ class Holdback:
         """Start an empty stream.
 
         Args:
-            judge: judges a stretch; offsets relative to it.
+            judge: judges a stretch.
             edit: gives the replacement of a masked span.
             hold: longest bounded finding with its look-ahead, in characters.
         """
         self._judge = judge
         self._edit = edit
         self._hold = hold
+        self._context = max(CONTEXT_CHARS, 2 * hold)
         self.kept = ""
         self._offset = 0
         self._released = 0
@@ -92,11 +110,26 @@ class Holdback:
         if self._blocked:
             raise ValueError("the stream was blocked")
         self.kept += chunk
-        return self._advance(self.total - self._hold, ended=False)
+        return self._advance(self.total - self._held(), ended=False)
 
     def finish(self) -> Release | Blocked | None:
         """End the stream; give the rest."""
         return self._advance(self.total, ended=True)
+
+    @property
+    def released(self) -> int:
+        """Characters that left."""
+        return self._released
+
+    def _held(self) -> int:
+        """Give how many characters at the end hold `hold` visible ones."""
+        size = self._hold
+        while size < len(self.kept):
+            missing = self._hold - size + count_ignorable(self.kept[-size:])
+            if missing <= 0:
+                break
+            size += missing
+        return min(size, len(self.kept))
 
     def _advance(self, limit: int, *, ended: bool) -> Release | Blocked | None:
         if not ended:
@@ -105,7 +138,7 @@ class Holdback:
                 return self._block("a form without an end is longer than the cap")
         if limit <= self._released and not ended:
             return None
-        judged = self._judge(self.kept)
+        judged = self._judge(self.kept, self.total, ended)
         if judged.action is Action.BLOCK:
             return self._block("the policy blocks this text")
         spans = disjoint(judged.masked)
@@ -149,7 +182,7 @@ class Holdback:
 
     def _forget(self) -> None:
         """Drop what is neither held nor context, at the start of a word."""
-        surplus = self._released - self._offset - CONTEXT_CHARS
+        surplus = self._released - self._offset - self._context
         while surplus > 0 and not _SPACE.match(self.kept, surplus - 1):
             surplus -= 1
         if surplus > 0:

@@ -69,3 +69,22 @@ def test_a_wrong_frame_is_answered_and_the_socket_closed(socket_client, frames, 
         assert socket.receive_json()["error"]["code"] == code
         with pytest.raises(WebSocketDisconnect):
             socket.receive_json()
+
+
+def test_a_client_that_leaves_leaves_an_event(socket_client, recorder):
+    with socket_client.websocket_connect("/v1/guardrails/stream") as socket:
+        socket.send_json({"type": "open"})
+        socket.send_json({"type": "text", "seq": 0, "delta": TEXT})
+        socket.receive_json()
+    (event,) = recorder.events
+    assert (event.type, event.data["action"]) == ("verdict.given", "mask")
+    assert 0 < event.data["coverage"]["guarded"] < event.data["coverage"]["total"] == len(TEXT)
+
+
+def test_a_stream_that_breaks_the_protocol_leaves_an_event(socket_client, recorder):
+    with socket_client.websocket_connect("/v1/guardrails/stream") as socket:
+        socket.send_json({"type": "open"})
+        socket.send_json({"type": "text", "seq": 0, "delta": "a few words"})
+        socket.send_text("nonsense")
+        assert socket.receive_json()["error"]["code"] == "bad_frame"
+    assert [event.type for event in recorder.events] == ["verdict.given"]
