@@ -86,6 +86,7 @@ def _repository(settings: InferenceSettings) -> ModelRepository:
         use_onnx=settings.use_onnx,
         onnx_path=settings.onnx_model_path,
         feature_names=names,
+        text_executors=settings.text_executors,
     )
 
 

@@ -1,7 +1,7 @@
 """Settings of inference; the shared ones are in `libs.common.settings`."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from libs.common.settings import ServiceSettings, env
 
@@ -46,4 +46,65 @@ class InferenceSettings(ServiceSettings):
         ge=1,
         le=1_000,
         description="Rows of /score/batch that share one feature read and one model call.",
+    )
+    max_batch_size: int = env(
+        "MAX_BATCH_SIZE",
+        default=32,
+        ge=1,
+        le=1_024,
+        description="Texts (windows of long ones) per batch of a text model at most.",
+    )
+    text_batch_tokens: int = env(
+        "TEXT_BATCH_TOKENS",
+        default=4_096,
+        ge=8,
+        description="Padded tokens per batch of a text model at most.",
+    )
+    text_fill_delay_us: int = env(
+        "TEXT_FILL_DELAY_US",
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Microseconds that a free executor waits for a fuller batch while there is a "
+        "backlog; 0 dispatches at once.",
+    )
+    text_queue_items: int = env(
+        "TEXT_QUEUE_ITEMS",
+        default=2_048,
+        ge=1,
+        description="Windows that may wait per text model; more are refused with 503.",
+    )
+    text_queue_tokens: int = env(
+        "TEXT_QUEUE_TOKENS",
+        default=262_144,
+        ge=512,
+        description="Tokens that may wait per text model; more are refused with 503.",
+    )
+    text_executors: int = env(
+        "TEXT_EXECUTORS",
+        default=0,
+        ge=0,
+        le=256,
+        description="Concurrent forwards of a text model on the CPU; 0 takes the cgroup's CPUs.",
+    )
+    text_loading: Literal["background", "eager"] = env(
+        "TEXT_LOADING",
+        default="background",
+        description="background becomes ready with the tabular models and loads text models after "
+        "that; eager becomes ready with all models.",
+    )
+    tokenizer_threads: int = env(
+        "TOKENIZER_THREADS", default=2, ge=1, le=64, description="Threads that tokenize."
+    )
+    cache_ttl_s: int = env(
+        "CACHE_TTL",
+        default=3_600,
+        ge=0,
+        description="Seconds that a prediction is kept in Redis; 0 switches the cache off.",
+    )
+    cache_value_bytes_max: int = env(
+        "CACHE_VALUE_BYTES_MAX",
+        default=16_384,
+        ge=256,
+        description="Predictions with larger values are not cached.",
     )

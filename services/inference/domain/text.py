@@ -4,8 +4,8 @@ A text is one or more windows of tokens. Each window goes through the model by i
 calibrated probabilities are max-pooled per label, so that a short attack in a long text is found.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -212,6 +212,7 @@ class TextModel:
 
     Attributes:
         cost: fitted at warm-up; the scheduler keeps it honest.
+        closers: what runs this version adds itself here, and frees the engine when it has finished.
     """
 
     manifest: Manifest
@@ -220,6 +221,7 @@ class TextModel:
     encoder: TextEncoder
     head: TextHead
     cost: CostModel
+    closers: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -242,5 +244,8 @@ class TextModel:
         return self.engine.memory_bytes
 
     def close(self) -> None:
-        """Free the engine, after the last answer."""
-        self.engine.close()
+        """Free the engine after the last answer; callable from any thread."""
+        for closer in self.closers:
+            closer()
+        if not self.closers:
+            self.engine.close()

@@ -1,6 +1,7 @@
 """From texts to answers for one loaded version: tokenize, schedule every window, pool, decide."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor as Pool
@@ -18,6 +19,9 @@ INLINE_CHARACTERS_MAX = 400
 # Texts that one task of the tokenizer pool takes at once.
 _CHUNK = 32
 
+# How long a version that is taken out of service may still work on what it admitted.
+CLOSE_S = 25.0
+
 Outcome = TextAnswer | ServiceError
 
 
@@ -32,6 +36,9 @@ class TextRunner:
         self._pool = pool
         self._metrics = metrics
         self._scheduler: Scheduler | None = None
+        self._loop = asyncio.get_running_loop()
+        self._is_closing = False
+        model.closers.append(self.close_soon)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -92,11 +99,31 @@ class TextRunner:
                     raise outcome
         return outcomes
 
-    async def close(self, timeout_s: float) -> None:
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Finish admitted work within the time, then end the threads and free the engine."""
+        if self._is_closing:
+            return
+        self._is_closing = True
         if self._scheduler is not None:
             await self._scheduler.close(timeout_s)
-        self.model.close()
+        self.model.engine.close()
+
+    def close_soon(self, delay_s: float = 0.0) -> None:
+        """Close from whatever thread takes the version out of service.
+
+        Args:
+            delay_s: lets calls that have resolved the version, but not yet submitted, come in.
+        """
+
+        def start() -> None:
+            self._closing = asyncio.ensure_future(self._close_after(delay_s))
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the runner
+            self._loop.call_soon_threadsafe(start)
+
+    async def _close_after(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        await self.close()
 
     async def _encode(self, texts: Sequence[str]) -> list[Encoding | TextTooLongError]:
         if sum(map(len, texts)) <= INLINE_CHARACTERS_MAX:
@@ -122,6 +149,9 @@ class TextRunner:
         _, late = await asyncio.wait(pending, timeout=left)
         for future in late:
             future.cancel()
+        for future in pending:
+            if not future.cancelled():
+                future.exception()  # read here, so that none counts as never retrieved
 
     def _outcome(
         self,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from services.inference.adapters.repository import ModelRepository
+from services.inference.domain.model import TabularModel
 from tests.support.tabular_models import random_rows
 
 RELEASED = Path(__file__).resolve().parents[3] / "models"
@@ -18,6 +19,7 @@ def test_released_tabular_models_load_prove_themselves_and_explain(use_onnx: boo
     repository.load_all()
     for name in TABULAR:
         model = repository.serving(name)
+        assert isinstance(model, TabularModel)
         assert model.explainer is not None
         rows = random_rows(model.service, 50)
         scores = model.engine.finish(model.engine.forward([model.engine.prepare(rows)]), [rows])[0]

@@ -11,6 +11,7 @@ from libs.common.errors import UnavailableError
 from libs.common.events.registry import problems_of
 from libs.common.features.fraud import FRAUD_V1
 from services.inference.adapters.repository import ModelRepository
+from services.inference.domain.model import TabularModel
 from services.inference.domain.trees import parse_xgboost
 from services.inference.schemas import FraudAnswer
 from tests.support.tabular_models import random_rows
@@ -212,6 +213,8 @@ def test_native_trees_serve_when_onnx_is_off(models: Path):
     rows = random_rows(FRAUD_V1, 300, seed=5)
     scores = []
     for repository in (native, onnx):
-        engine = repository.serving("fraud").engine
+        model = repository.serving("fraud")
+        assert isinstance(model, TabularModel)
+        engine = model.engine
         scores.append(engine.finish(engine.forward([engine.prepare(rows)]), [rows])[0])
     assert np.abs(scores[0] - scores[1]).max() <= 1e-6
