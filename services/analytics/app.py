@@ -10,6 +10,7 @@ from libs.common import app as common
 from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
 from libs.common.tasks import end
+from services.analytics.adapters.alert_store import AlertStore
 from services.analytics.adapters.audit_log import AuditLogReader
 from services.analytics.adapters.charts import ChartRenderer
 from services.analytics.adapters.gemini import GeminiWriter
@@ -19,7 +20,11 @@ from services.analytics.adapters.rollup_writer import RollupWriter
 from services.analytics.adapters.rollups import RollupStore
 from services.analytics.adapters.tail import Tailer, TailMetrics
 from services.analytics.adapters.thresholds import ThresholdStore
+from services.analytics.adapters.webhooks import WebhookSender
+from services.analytics.alert_views import Alerts
+from services.analytics.alerting import Alerting, AlertMetrics, Deliveries
 from services.analytics.charts import Charts
+from services.analytics.domain.webhooks import Destinations
 from services.analytics.reports import ReportMetrics, Reports
 from services.analytics.routes import native, router
 from services.analytics.service import Analytics
@@ -39,6 +44,7 @@ class State(TypedDict):
     reports: Reports
     statistics: Statistics
     charts: Charts
+    alerts: Alerts
 
 
 def create_app(
@@ -76,16 +82,27 @@ def create_app(
         statistics = Statistics(store)
         renderer = ChartRenderer(settings.state_dir / "matplotlib")
         platform.health.add_check("log_tail", tailer.health)
-        following = asyncio.create_task(tailer.run())
+        alert_store = AlertStore(platform.postgres, platform.events)
+        alert_metrics = AlertMetrics(platform.registry)
+        destinations = Destinations(settings.webhook_origins, settings.webhook_private_origins)
+        master = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
+        alerting = Alerting(platform.postgres, store, thresholds, alert_store, alert_metrics)
+        running = [asyncio.create_task(tailer.run()), asyncio.create_task(alerting.run())]
+        if master is not None:
+            sender = WebhookSender(destinations)
+            deliveries = Deliveries(alert_store, sender, alert_metrics, master=master)
+            running.append(asyncio.create_task(deliveries.run()))
         try:
             yield State(
                 analytics=Analytics(store, thresholds, started_at=datetime.now(UTC)),
                 reports=reports,
                 statistics=statistics,
+                alerts=Alerts(alert_store, destinations, master=master),
                 charts=Charts(store, thresholds, statistics, renderer),
             )
         finally:
-            await end(following)
+            for task in running:
+                await end(task)
             await cache.close()
             await writer.close()
             renderer.close()

@@ -4,7 +4,8 @@ ServiceError
 |- InvalidInputError (422)
 |  `- CrossedThresholdsError   two limits contradict each other
 `- ConflictError (409)
-   `- ThresholdsChangedError   the version that the caller read is not the current one
+   |- ThresholdsChangedError   the version that the caller read is not the current one
+   `- WebhooksOffError         no secret is configured to sign them with
 """
 
 from libs.common.errors import ConflictError, InvalidInputError
@@ -26,3 +27,9 @@ class ThresholdsChangedError(ConflictError):
     """Somebody else changed the thresholds in between; read them again."""
 
     code, title = "thresholds_changed", "Thresholds have changed"
+
+
+class WebhooksOffError(ConflictError):
+    """Webhooks are not configured on this installation."""
+
+    code, title = "webhooks_off", "Webhooks are not configured"

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from libs.common.context import current
 from services.analytics import html_report, schemas
+from services.analytics.alert_views import Alerts
 from services.analytics.charts import KINDS, Charts, Kind
 from services.analytics.reports import Reports
 from services.analytics.service import Analytics
@@ -110,6 +111,39 @@ async def report_page(
             "cache-control": "private, no-store",
         },
     )
+
+
+def _alerts(request: Request) -> Alerts:
+    alerts: Alerts = request.state.alerts
+    return alerts
+
+
+@native.get("/v1/analytics/alerts", summary="Open alerts")
+async def alerts(request: Request) -> schemas.Alerts:
+    """List pending and firing alerts."""
+    return await _alerts(request).open(_tenant())
+
+
+@native.get("/v1/analytics/alerts/history", summary="Alerts that fired and ended")
+async def alert_history(
+    request: Request, query: Annotated[schemas.HistoryQuery, Query()]
+) -> schemas.History:
+    """List what was heard of alerts, newest first, with the fate of each message."""
+    return await _alerts(request).history(_tenant(), query)
+
+
+@native.get("/v1/analytics/alerts/webhook", summary="Where alerts are sent")
+async def webhook(request: Request) -> schemas.WebhookView:
+    """Give the destination of the tenant's alerts."""
+    return await _alerts(request).webhook(_tenant())
+
+
+@native.put("/v1/analytics/alerts/webhook", summary="Change where alerts are sent")
+async def set_webhook(request: Request, body: schemas.WebhookRequest) -> schemas.WebhookSecretView:
+    """Set or remove the destination; the answer holds the new signing secret, once."""
+    caller = current().caller
+    by = caller.principal if caller else ""
+    return await _alerts(request).set_webhook(_tenant(), body, by=by)
 
 
 def _add_chart(kind: Kind) -> None:

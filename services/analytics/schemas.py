@@ -2,11 +2,12 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
 
 from services.analytics.domain.facts import Unit
-from services.analytics.domain.thresholds import Severity, Status
+from services.analytics.domain.thresholds import Kind, Severity, Status
 from services.analytics.domain.windows import WINDOW_MINUTES_MAX
 
 WindowMinutes = Annotated[StrictInt, Field(ge=1, le=WINDOW_MINUTES_MAX)]
@@ -166,6 +167,9 @@ class ThresholdsRequest(_Request):
     latency_change_ratio: Annotated[float, Field(strict=True, gt=1, le=100)] | None = None
     traffic_drop_ratio: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
     samples_min: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None
+    alert_window_minutes: Annotated[StrictInt, Field(ge=1, le=60)] | None = None
+    alert_for_minutes: Annotated[StrictInt, Field(ge=1, le=60)] | None = None
+    alert_clear_ratio: Annotated[float, Field(strict=True, ge=0.5, le=1)] | None = None
     expected_version: Annotated[StrictInt, Field(ge=0)] | None = None
 
 
@@ -181,6 +185,9 @@ class ThresholdsView(BaseModel):
     latency_change_ratio: float
     traffic_drop_ratio: float
     samples_min: int
+    alert_window_minutes: int
+    alert_for_minutes: int
+    alert_clear_ratio: float
     version: int
     changed_at: datetime | None
     changed_by: str | None
@@ -342,3 +349,85 @@ class Comparison(BaseModel):
     is_split_valid: bool | None
     items: list[DifferenceView]
     next: None = None
+
+
+class WatchedView(BaseModel):
+    """One watched figure that broke a limit; without model it is about all traffic."""
+
+    model: str | None
+    release: str | None
+    metric: str
+    kind: Kind
+    severity: Severity
+    value: float
+    limit: float
+    n: int
+
+
+class AlertView(WatchedView):
+    """An open alert; `is_unknown` when too little was seen lately to judge it."""
+
+    state: Literal["pending", "firing"]
+    since: datetime
+    is_unknown: bool
+
+
+class Alerts(BaseModel):
+    """Open alerts, firing first; judged up to `evaluated_until`."""
+
+    evaluated_until: datetime | None
+    items: list[AlertView]
+    next: None = None
+
+
+class HistoryQuery(_Request):
+    """A page of what was heard, newest first."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: UUID | None = None
+
+
+class DeliveryView(BaseModel):
+    """What became of the message."""
+
+    state: Literal["waiting", "delivered", "dead"]
+    attempts: int
+    last_outcome: str | None
+
+
+class TransitionView(WatchedView):
+    """An alert that fired, got graver or ended."""
+
+    id: str
+    at: datetime
+    state: Literal["firing", "quiet"]
+    reason: Literal["limit_broken", "graver", "back_inside", "no_data"]
+    window_minutes: int
+    delivery: DeliveryView | None
+
+
+class History(BaseModel):
+    """What was heard of alerts, newest first."""
+
+    items: list[TransitionView]
+    next: str | None
+
+
+class WebhookRequest(_Request):
+    """Where alerts go; null switches them off."""
+
+    url: Annotated[str, Field(max_length=2_000)] | None
+
+
+class WebhookView(BaseModel):
+    """The destination; of its address only the origin is shown, a path may be a credential."""
+
+    origin: str | None
+    version: int
+    changed_at: datetime | None
+
+
+class WebhookSecretView(WebhookView):
+    """The answer to a change: the secret that signs from now on, shown this once."""
+
+    secret: str | None

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import SecretStr
 
-from libs.common.settings import ServiceSettings, Url, env
+from libs.common.settings import CommaList, ServiceSettings, Url, env
 
 
 class AnalyticsSettings(ServiceSettings):
@@ -86,4 +86,20 @@ class AnalyticsSettings(ServiceSettings):
         ge=1,
         le=1_000,
         description="Replicas that share the Gemini quota while Redis is away.",
+    )
+    webhook_secret: SecretStr | None = env(
+        "ANALYTICS_WEBHOOK_SECRET",
+        default=None,
+        min_length=16,
+        description="Master secret of the webhook signatures; without one no webhook can be set.",
+    )
+    webhook_origins: CommaList = env(
+        "ANALYTICS_WEBHOOK_ORIGINS",
+        default=(),
+        description="Origins that webhooks may go to (https://host[:port], comma separated).",
+    )
+    webhook_private_origins: CommaList = env(
+        "ANALYTICS_WEBHOOK_PRIVATE_ORIGINS",
+        default=(),
+        description="Further origins, which may be http and lie in a private network.",
     )

@@ -58,6 +58,21 @@ ANALYTICS = Service(
             "Written analysis as a page",
             deadline_ms=15_000,
         ),
+        Route("GET", "/v1/analytics/alerts", "analytics:read", "Open alerts"),
+        Route(
+            "GET",
+            "/v1/analytics/alerts/history",
+            "analytics:read",
+            "Alerts that fired and ended",
+        ),
+        Route("GET", "/v1/analytics/alerts/webhook", "analytics:read", "Where alerts are sent"),
+        Route(
+            "PUT",
+            "/v1/analytics/alerts/webhook",
+            "analytics:write",
+            "Change where alerts are sent",
+            lane="admin",
+        ),
         *(
             Route("GET", f"/v1/analytics/charts/{kind}.svg", "analytics:read", f"Chart: {kind}")
             for kind in ("latency", "confidence", "distribution", "drift")

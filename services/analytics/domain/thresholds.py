@@ -24,6 +24,8 @@ class Thresholds:
     """Limits of one tenant; defaults are the mission's where it gives any.
 
     Confidence and rates are shares in [0, 1]; `*_change_ratio` compares with the window before.
+    `alert_*` say how alerts are judged: over which window, after how many minutes in a row, and at
+    which share of the limit they end.
     """
 
     min_confidence_warning: float = 0.6
@@ -35,6 +37,9 @@ class Thresholds:
     latency_change_ratio: float = 1.5
     traffic_drop_ratio: float = 0.5
     samples_min: int = 50
+    alert_window_minutes: int = 5
+    alert_for_minutes: int = 3
+    alert_clear_ratio: float = 0.9
 
 
 THRESHOLD_NAMES = tuple(item.name for item in fields(Thresholds))
@@ -66,11 +71,23 @@ def crossings(limits: Thresholds) -> list[tuple[str, str]]:
     return wrong
 
 
-def judge(current: Aggregate, previous: Aggregate | None, limits: Thresholds) -> list[Breach]:
-    """List what a window broke, gravest first; an empty window breaks no level."""
+def judge(
+    current: Aggregate,
+    previous: Aggregate | None,
+    limits: Thresholds,
+    *,
+    change_z: float = CHANGE_Z_MIN,
+) -> list[Breach]:
+    """List what a window broke, gravest first; an empty window breaks no level.
+
+    Args:
+        current, previous: the two windows; without `previous` changes are not judged.
+        limits: what counts as broken.
+        change_z: standard errors by which a rate must move before it counts as changed.
+    """
     found = [*_levels(current, limits)]
     if previous is not None:
-        found += _changes(current, previous, limits)
+        found += _changes(current, previous, limits, change_z)
     return sorted(found, key=lambda breach: (-SEVERITIES.index(breach.severity), breach.metric))
 
 
@@ -123,7 +140,9 @@ def _levels(current: Aggregate, limits: Thresholds) -> list[Breach]:
     return found
 
 
-def _changes(current: Aggregate, previous: Aggregate, limits: Thresholds) -> list[Breach]:
+def _changes(
+    current: Aggregate, previous: Aggregate, limits: Thresholds, change_z: float
+) -> list[Breach]:
     found: list[Breach] = []
     n, m = current.requests, previous.requests
     # Traffic that stops is its own rule: there is no error rate to look at.
@@ -139,7 +158,8 @@ def _changes(current: Aggregate, previous: Aggregate, limits: Thresholds) -> lis
             Breach("latency_p95_ms", "change", now, limit, "medium", current.sums.latency_n)
         )
     for metric in ("error_rate", "missing_features_rate", "block_rate"):
-        found += _rate_change(metric, _rate(metric, current), _rate(metric, previous), limits)
+        rates = _rate(metric, current), _rate(metric, previous)
+        found += _rate_change(metric, *rates, limits, change_z)
     return found
 
 
@@ -154,17 +174,21 @@ def _rate(metric: str, figures: Aggregate) -> tuple[int, int]:
 
 
 def _rate_change(
-    metric: str, current: tuple[int, int], previous: tuple[int, int], limits: Thresholds
+    metric: str,
+    current: tuple[int, int],
+    previous: tuple[int, int],
+    limits: Thresholds,
+    change_z: float,
 ) -> list[Breach]:
     """Two-proportion z test, one-sided, pooled; needs `samples_min` trials on both sides.
 
-    The limit shown is the previous rate plus `CHANGE_Z_MIN` standard errors.
+    The limit shown is the previous rate plus `change_z` standard errors.
     """
     (hits, n), (hits_before, m) = current, previous
     if n < limits.samples_min or m < limits.samples_min:
         return []
     pooled = (hits + hits_before) / (n + m)
     error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
-    limit = hits_before / m + CHANGE_Z_MIN * error
+    limit = hits_before / m + change_z * error
     rate = hits / n
     return [Breach(metric, "change", rate, limit, "medium", n)] if rate > limit else []
