@@ -36,7 +36,12 @@ OPEN_CALLER = Caller(tenant="default", principal="open", scopes=frozenset({"*"})
 
 
 class ServiceApp:
-    """The finished ASGI app, with the parts that the server and the tests need."""
+    """The finished ASGI app, with the parts that the server and the tests need.
+
+    `http_protocol` is uvicorn's `http` option: a protocol class in place of its own.
+    """
+
+    http_protocol: Any = "auto"
 
     def __init__(
         self, fastapi: FastAPI, edge: ServiceEdge, platform: Platform, metrics: HttpMetrics

@@ -37,6 +37,7 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
     server = _Server(
         uvicorn.Config(
             app,
+            http=app.http_protocol,
             host=settings.host,
             port=settings.listen_port,
             log_config=None,

@@ -30,6 +30,7 @@ from services.gateway.adapters.monitor import Monitor
 from services.gateway.adapters.proxy import Upstream
 from services.gateway.adapters.secrets import load_pepper
 from services.gateway.adapters.security_events import SecurityEvents
+from services.gateway.adapters.server_protocol import bounded_protocol
 from services.gateway.adapters.sessions import Sessions
 from services.gateway.domain.endpoints import EndpointList
 from services.gateway.domain.traffic import TrafficWindow
@@ -92,6 +93,11 @@ def create_app(settings: GatewaySettings, *, events: EventEmitter | None = None)
     )
     _drop_own_description(base.fastapi)
     app = GatewayApp(base.fastapi, base._edge, base.platform, base.metrics)
+    app.http_protocol = bounded_protocol(
+        app.platform.registry,
+        header_receipt_s=settings.header_receipt_s,
+        body_receipt_s=settings.body_receipt_s,
+    )
     holder.append(app)
     return app
 
@@ -174,7 +180,6 @@ def _upstreams(platform: Platform, settings: GatewaySettings) -> dict[str, Upstr
             platform.signer,
             Gate(name, metrics, calls_max=settings.upstream_connections_max),
             stream_idle_s=settings.stream_idle_s,
-            body_receipt_s=settings.body_receipt_s,
             forwarded_hops=settings.forwarded_hops,
         )
         for name in SERVICES["gateway"].calls

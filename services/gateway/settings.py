@@ -127,3 +127,9 @@ class GatewaySettings(ServiceSettings):
         gt=0,
         description="Seconds a caller has to send a whole body; then 408.",
     )
+    header_receipt_s: float = env(
+        "HEADER_RECEIPT_S",
+        default=10.0,
+        gt=0,
+        description="Seconds a caller has to send a whole head; then 408.",
+    )

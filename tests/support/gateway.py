@@ -104,6 +104,7 @@ async def running_gateway(
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=app.http_protocol,
                 host="127.0.0.1",
                 port=0,
                 log_config=None,

@@ -180,7 +180,7 @@ class Edge:
 
     async def _own(self, exchange: Exchange, route: Route) -> None:
         """Run a route of the gateway itself, with its body read and bounded beforehand."""
-        body = await exchange.read_body(route.body_bytes_max, self._settings.body_receipt_s)
+        body = await exchange.read_body(route.body_bytes_max)
         scope = exchange.scope
         scope["gatehouse.network"] = exchange.network
         if route.also_v1 and exchange.path.startswith("/v1/"):

@@ -1,6 +1,5 @@
 """One HTTP exchange at the edge: what was asked, what was decided, what has been answered."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from libs.common.context import RequestContext
 from libs.common.errors import BadRequestError, PayloadTooLargeError, ServiceError
 from libs.common.problems import PROBLEM_JSON, problem_body
 from libs.common.telemetry import get_telemetry
+from services.gateway.adapters.server_protocol import LATE
 from services.gateway.domain.limits import Decision, rate_limit_fields
 from services.gateway.domain.ports import Credential
 from services.gateway.errors import ReceiptTimeoutError
@@ -175,39 +175,40 @@ class Exchange:
         await self.reply(error.status, headers, b"" if self.method == "HEAD" else data)
 
     def _body_was_read(self) -> bool:
+        if LATE in self.scope:
+            return False
         length = self.fields.get(b"content-length", b"0")
         return b"transfer-encoding" not in self.fields and length.isdigit() and int(length) <= 65536
 
-    async def read_body(self, limit: int, timeout_s: float) -> bytes:
+    async def read_body(self, limit: int) -> bytes:
         """Read the whole body.
 
         Raises:
             PayloadTooLargeError: it is larger than `limit` bytes.
-            ReceiptTimeoutError: it took longer than `timeout_s` seconds.
+            ReceiptTimeoutError: it took too long; the server's protocol keeps the clock.
             ClientGoneError: the caller left.
         """
-        try:
+        message = await self.receive()
+        first = self.part_of(message, 0, limit)
+        if not message.get("more_body"):
+            return first
+        parts = [first]
+        size = len(first)
+        while message.get("more_body"):
             message = await self.receive()
-            if not message.get("more_body"):
-                return self._part(message, 0, limit)
-            parts = [self._part(message, 0, limit)]
-            size = len(parts[0])
-            async with asyncio.timeout(timeout_s):
-                while message.get("more_body"):
-                    message = await self.receive()
-                    parts.append(self._part(message, size, limit))
-                    size += len(parts[-1])
-            return b"".join(parts)
-        except TimeoutError:
-            raise ReceiptTimeoutError(f"The body took longer than {timeout_s:g} s.") from None
+            parts.append(self.part_of(message, size, limit))
+            size += len(parts[-1])
+        return b"".join(parts)
 
-    @staticmethod
-    def _part(message: Message, size: int, limit: int) -> bytes:
+    def part_of(self, message: Message, size: int, limit: int) -> bytes:
+        """Give the bytes of one message; `size` came before it. Raises as `read_body`."""
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         part: bytes = message.get("body", b"")
         if size + len(part) > limit:
             raise too_large(limit)
+        if LATE in self.scope and message.get("more_body"):
+            raise ReceiptTimeoutError("The body took too long.")
         return part
 
 

@@ -57,7 +57,6 @@ class Upstream:
         gate: Gate,
         *,
         stream_idle_s: float,
-        body_receipt_s: float,
         forwarded_hops: int,
     ) -> None:
         self.service = service
@@ -65,7 +64,6 @@ class Upstream:
         self._signer = signer
         self.gate = gate
         self._stream_idle_s = stream_idle_s
-        self._body_receipt_s = body_receipt_s
         self._forwarded_hops = forwarded_hops
 
     async def call(
@@ -236,8 +234,8 @@ class Upstream:
             if int(length) > limit:
                 raise too_large(limit)
             if int(length) <= BUFFERED_BODY_BYTES_MAX:
-                return await exchange.read_body(limit, self._body_receipt_s)
-        return StreamedBody(exchange, limit, self._body_receipt_s)
+                return await exchange.read_body(limit)
+        return StreamedBody(exchange, limit)
 
     def _head(
         self,

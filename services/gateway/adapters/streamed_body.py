@@ -1,11 +1,9 @@
 """The caller's side of a call: a body passed on as it comes, the watch for one who left."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
-from services.gateway.adapters.exchange import ClientGoneError, Exchange, Message, too_large
-from services.gateway.errors import ReceiptTimeoutError
+from services.gateway.adapters.exchange import ClientGoneError, Exchange, Message
 
 # Most answers come sooner; watching the caller costs a task.
 _WATCH_AFTER_S = 0.02
@@ -14,10 +12,9 @@ _WATCH_AFTER_S = 0.02
 class StreamedBody:
     """A large body, passed on as it comes and counted."""
 
-    def __init__(self, exchange: Exchange, limit: int, timeout_s: float) -> None:
+    def __init__(self, exchange: Exchange, limit: int) -> None:
         self._exchange = exchange
         self._limit = limit
-        self._timeout_s = timeout_s
         length = exchange.fields.get(b"content-length")
         self._is_chunked = length is None
         self.framing = b"content-length: " + length if length else b"transfer-encoding: chunked"
@@ -30,19 +27,10 @@ class StreamedBody:
             ReceiptTimeoutError, PayloadTooLargeError, ClientGoneError.
         """
         size, more = 0, True
-        give_up_at = time.monotonic() + self._timeout_s
         while more:
-            try:
-                async with asyncio.timeout(max(0.0, give_up_at - time.monotonic())):
-                    message = await self._exchange.receive()
-            except TimeoutError:
-                raise ReceiptTimeoutError("The body took too long.") from None
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            part: bytes = message.get("body", b"")
+            message = await self._exchange.receive()
+            part = self._exchange.part_of(message, size, self._limit)
             size += len(part)
-            if size > self._limit:
-                raise too_large(self._limit)
             if part:
                 yield b"%x\r\n%b\r\n" % (len(part), part) if self._is_chunked else part
             more = bool(message.get("more_body"))
