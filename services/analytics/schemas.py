@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
 
+from services.analytics.domain.compare import Outcome
 from services.analytics.domain.facts import Unit
 from services.analytics.domain.thresholds import Kind, Severity, Status
 from services.analytics.domain.windows import WINDOW_MINUTES_MAX
@@ -262,11 +263,13 @@ class Report(BaseModel):
 
 
 class DriftQuery(_Request):
-    """Which closed window to compare with the one before."""
+    """Which closed window to compare with the one before, or with a reference period."""
 
     time_window_minutes: Annotated[int, Field(ge=1, le=WINDOW_MINUTES_MAX)] = 60
     model: Name | None = None
     version: Name | None = None
+    reference_end: AwareDatetime | None = None
+    reference_minutes: Annotated[int, Field(ge=1, le=7 * WINDOW_MINUTES_MAX)] | None = None
 
 
 class DriftView(BaseModel):
@@ -285,11 +288,12 @@ class DriftView(BaseModel):
 
 
 class DriftReport(BaseModel):
-    """Drift of `[start, end)` against `[reference_start, start)`."""
+    """Drift of `[start, end)` against `[reference_start, reference_end)`."""
 
     start: datetime
     end: datetime
     reference_start: datetime
+    reference_end: datetime
     items: list[DriftView]
     next: None = None
 
@@ -317,7 +321,11 @@ class ReportPageQuery(_Request):
 
 
 class ComparisonQuery(_Request):
-    """Which two versions to compare; `share_b` is the planned share of traffic of b."""
+    """Which two versions to compare; `share_b` is the planned share of traffic of b.
+
+    With `since`, the fixed start of the comparison, everything from there on counts and the answer
+    holds confidence sequences; without it, the last closed window counts.
+    """
 
     model: Name
     version_a: Name
@@ -325,10 +333,21 @@ class ComparisonQuery(_Request):
     time_window_minutes: Annotated[int, Field(ge=1, le=WINDOW_MINUTES_MAX)] = 60
     looks: Annotated[int, Field(ge=1, le=100)] = 1
     share_b: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    since: AwareDatetime | None = None
+
+
+class SequentialView(BaseModel):
+    """Valid at every look; an e-value of 20 and more is evidence at 5 %."""
+
+    interval: tuple[float, float]
+    e_value: float
+    level: float = 0.95
+    method: str
+    verdict: Outcome
 
 
 class DifferenceView(BaseModel):
-    """b minus a of one rate, with its interval at `level`."""
+    """b minus a of one figure, with its interval at `level`."""
 
     metric: str
     diff: float | None
@@ -337,7 +356,8 @@ class DifferenceView(BaseModel):
     method: str
     n_a: int
     n_b: int
-    verdict: Literal["better", "worse", "no_difference", "insufficient_data"]
+    verdict: Outcome
+    sequential: SequentialView | None
 
 
 class Comparison(BaseModel):

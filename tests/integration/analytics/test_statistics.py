@@ -54,12 +54,46 @@ async def test_a_version_with_more_errors_is_worse_and_the_split_is_checked(star
         assert off["is_split_valid"] is False
 
 
+async def test_means_quantiles_and_sequences_are_compared_from_a_fixed_start(start: Start):
+    async with start() as running:
+        await seed(running, shift=0)
+        since = (datetime.now(UTC) - timedelta(hours=2)).isoformat().replace("+00:00", "Z")
+        question = "/v1/analytics/comparison?model=sentiment&version_a=1&version_b=2"
+        plain = (await running.client.get(f"{question}&time_window_minutes=30")).json()["items"]
+        assert {row["metric"] for row in plain} == {
+            "error_rate", "degraded_rate", "average_confidence", "latency_mean_ms", "score_mean",
+            "latency_p50_ms", "latency_p95_ms",
+        }  # fmt: skip
+        assert all(row["sequential"] is None for row in plain)
+        body = (await running.client.get(f"{question}&since={since}")).json()
+        rows = {row["metric"]: row for row in body["items"]}
+        assert rows["error_rate"]["n_a"] == 600
+        assert rows["error_rate"]["sequential"]["verdict"] == "worse"
+        assert rows["error_rate"]["sequential"]["e_value"] > 20
+        assert rows["score_mean"]["verdict"] == "no_difference"
+        assert rows["latency_p95_ms"]["verdict"] == "no_difference"
+
+
+async def test_drift_is_measured_against_a_reference_period_when_one_is_named(start: Start):
+    async with start() as running:
+        await seed(running, shift=0.3)
+        end = (datetime.now(UTC) - timedelta(minutes=12)).isoformat().replace("+00:00", "Z")
+        question = f"/v1/analytics/drift?time_window_minutes=8&version=1&reference_end={end}"
+        body = (await running.client.get(f"{question}&reference_minutes=60")).json()
+        items = {row["metric"]: row for row in body["items"]}
+        assert (items["score"]["m"], items["score"]["verdict"]) == (300, "major")
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
         ("drift?time_window_minutes=0", 422),
         ("drift?time_window_minutes=1441", 422),
         ("drift?window=5", 422),
+        ("drift?reference_end=2999-01-01T00:00:00Z", 422),
+        ("drift?reference_minutes=0", 422),
+        ("comparison?model=m&version_a=1&version_b=2&since=2999-01-01T00:00:00Z", 422),
+        ("comparison?model=m&version_a=1&version_b=2&since=2001-01-01T00:00:00Z", 422),
         ("comparison?model=m&version_a=1", 422),
         ("comparison?model=m&version_a=1&version_b=2&share_b=nan", 422),
         ("comparison?model=nobody&version_a=1&version_b=2", 404),
