@@ -12,9 +12,15 @@ from libs.common.platform import Platform
 from libs.common.redis import create_redis
 from libs.common.settings import SettingsError
 from services.features.adapters.applier import Applier, ApplierMetrics
+from services.features.adapters.definitions import DefinitionStore
+from services.features.adapters.jobs import JobStore
 from services.features.adapters.log import PostgresEventLog
 from services.features.adapters.rings import RedisRings
 from services.features.domain.definitions import documents
+from services.features.feast.errors import render
+from services.features.feast.read import FeastReader
+from services.features.feast.routes import router as feast_router
+from services.features.feast.write import FeastWriter
 from services.features.ingest import Ingestion
 from services.features.routes import router
 from services.features.settings import FeaturesSettings
@@ -30,6 +36,11 @@ class State(TypedDict):
     log: PostgresEventLog
     rings: RedisRings
     events_max: int
+    definitions: DefinitionStore
+    jobs: JobStore
+    feast_reader: FeastReader
+    feast_writer: FeastWriter
+    background: set[asyncio.Task[None]]
 
 
 def create_app(
@@ -62,18 +73,34 @@ def create_app(
         platform.health.add_check("applier", applier.health)
         platform.health.block("schema", "preparing the event log")
         following = asyncio.create_task(_prepare_and_follow(platform, log, applier))
+        rings, definitions = RedisRings(platform.redis), DefinitionStore(platform.postgres)
+        jobs, background = JobStore(platform.postgres), set[asyncio.Task[None]]()
         try:
             yield State(
                 ingestion=Ingestion(log, platform.registry),
                 log=log,
-                rings=RedisRings(platform.redis),
+                rings=rings,
                 events_max=settings.events_max,
+                definitions=definitions,
+                jobs=jobs,
+                feast_reader=FeastReader(definitions, rings),
+                feast_writer=FeastWriter(definitions, log, rings, jobs),
+                background=background,
             )
         finally:
-            await _end(following)
+            for task in [following, *background]:
+                await _end(task)
             await writer.aclose()
 
-    return common.create_app("features", settings, lifespan, v1_routers=[router], events=events)
+    return common.create_app(
+        "features",
+        settings,
+        lifespan,
+        routers=[feast_router],
+        v1_routers=[router],
+        events=events,
+        render_error=render,
+    )
 
 
 async def _prepare_and_follow(platform: Platform, log: PostgresEventLog, applier: Applier) -> None:

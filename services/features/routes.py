@@ -7,16 +7,27 @@ import orjson
 from fastapi import APIRouter, Request
 
 from libs.common.context import current
-from libs.common.errors import BadRequestError, InvalidInputError, UnavailableError
+from libs.common.errors import (
+    BadRequestError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+)
 from libs.common.features.layout import VIEWS
+from libs.common.ids import uuid7
 from libs.common.redis import UNAVAILABLE as REDIS_UNAVAILABLE
+from services.features.adapters.definitions import DefinitionStore
+from services.features.adapters.jobs import JobStore
 from services.features.adapters.log import PostgresEventLog
 from services.features.adapters.rings import RedisRings
 from services.features.domain.definitions import documents
+from services.features.domain.pushed import DefinitionError, check, fingerprint_of
 from services.features.ingest import Ingestion
 from services.features.schemas import IngestAnswer
 
 router = APIRouter(tags=["features"])
+
+_DEFINITIONS_MAX = 200
 
 
 def tenant() -> str:
@@ -25,22 +36,107 @@ def tenant() -> str:
     return caller.tenant if caller else ""
 
 
-@router.post("/features/events", summary="Ingest events", response_model=IngestAnswer)
+@router.post(
+    "/features/events",
+    summary="Ingest events",
+    response_model=IngestAnswer,
+    response_model_exclude_none=True,
+)
 async def take_events(request: Request) -> IngestAnswer:
     """Answer after the Postgres commit; bad events are named by index and nothing of them kept."""
     return await _take(request, is_backfill=False)
 
 
-@router.post("/features/backfills", summary="Load history", response_model=IngestAnswer)
+@router.post(
+    "/features/backfills",
+    summary="Load history",
+    response_model=IngestAnswer,
+    response_model_exclude_none=True,
+)
 async def take_history(request: Request) -> IngestAnswer:
-    """Take events with the time at which each became known (`arrival_ms`)."""
-    return await _take(request, is_backfill=True)
+    """Take events with the time at which each became known (`arrival_ms`).
+
+    The answer's `job_id` tells by `GET /features/backfills/{job_id}` when all of it is readable.
+    """
+    answer = await _take(request, is_backfill=True)
+    jobs: JobStore = request.state.jobs
+    heads = await request.state.log.heads()
+    details = {"heads": {str(p): head.last_offset for p, head in heads.items()}}
+    answer.job_id = uuid7()
+    await jobs.keep(tenant(), answer.job_id, "backfill", details, answer.accepted)
+    return answer
+
+
+@router.get("/features/backfills/{job_id}", summary="Progress of a backfill")
+async def report_job(request: Request, job_id: str) -> dict[str, Any]:
+    """Give the state of a backfill or materialization: running, done or failed."""
+    jobs: JobStore = request.state.jobs
+    job = await jobs.get(tenant(), job_id)
+    if job is None:
+        raise NotFoundError("There is no such job.")
+    if job["kind"] == "backfill" and job["state"] == "running":
+        heads = {int(partition): offset for partition, offset in job["details"]["heads"].items()}
+        try:
+            progress = await request.state.rings.progress()
+        except REDIS_UNAVAILABLE as error:
+            raise UnavailableError("The online store does not answer.") from error
+        behind = sum(max(0, offset - progress.offset(p)) for p, offset in heads.items())
+        if behind == 0:
+            await jobs.end(tenant(), job_id, "done", job["total"])
+            job = {**job, "state": "done"}
+        job["done"] = job["total"] if behind == 0 else max(0, job["total"] - behind)
+    job.pop("details")
+    return job
 
 
 @router.get("/features/definitions", summary="Entities, views, feature services")
-async def list_definitions() -> dict[str, Any]:
-    """Give every definition that this release serves."""
-    return {"items": documents(), "next": None}
+async def list_definitions(request: Request) -> dict[str, Any]:
+    """Give every definition that this release serves, then the tenant's own."""
+    store: DefinitionStore = request.state.definitions
+    catalog = await store.catalog(tenant())
+    own = []
+    for (kind, name), document in catalog.documents.items():
+        item = {**document, "fingerprint": fingerprint_of(document)}
+        if kind == "feature_view":
+            view = catalog.views[name]
+            item |= {"version": view.version, "schema_id": view.layout.schema_id}
+        own.append(item)
+    return {"items": [*documents(), *own], "next": None}
+
+
+@router.post("/features/definitions", summary="Plan or apply definitions")
+async def apply_definitions(request: Request) -> dict[str, Any]:
+    """Take `{"definitions": [...], "dry_run"?}`; say per document what changes, all or none."""
+    document = _object(await request.body(), {"definitions", "dry_run"})
+    wanted, is_dry = document.get("definitions"), document.get("dry_run", False)
+    if not isinstance(wanted, list) or not 1 <= len(wanted) <= _DEFINITIONS_MAX:
+        raise InvalidInputError.field("/definitions", f"must be a list of 1 to {_DEFINITIONS_MAX}")
+    if not isinstance(is_dry, bool):
+        raise InvalidInputError.field("/dry_run", "must be a boolean")
+    store: DefinitionStore = request.state.definitions
+    place = ""
+    try:
+        for index, item in enumerate(wanted):
+            place = f"/definitions/{index}"
+            check(item)
+        place = "/definitions"
+        changes = await store.apply(tenant(), wanted, is_dry=is_dry)
+    except DefinitionError as error:
+        raise InvalidInputError.field(place + error.pointer, error.reason) from None
+    return {
+        "changes": [
+            {
+                "action": change.action,
+                "kind": change.kind,
+                "name": change.name,
+                "from": change.from_fingerprint,
+                "to": change.to_fingerprint,
+                "details": list(change.details),
+            }
+            for change in changes
+        ],
+        "applied": not is_dry,
+    }
 
 
 @router.get("/features/freshness", summary="Lag and age per view")
@@ -88,19 +184,23 @@ async def _take(request: Request, *, is_backfill: bool) -> IngestAnswer:
     return answer
 
 
-def _events_of(body: bytes, events_max: int) -> list[Any]:
-    """Parse the envelope; the events themselves are judged one by one."""
+def _object(body: bytes, known: set[str]) -> dict[str, Any]:
+    """Parse a JSON object with known members."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequestError(
-            "The body is not valid JSON.", hint='Send {"events": [...]}.'
-        ) from error
+        raise BadRequestError("The body is not valid JSON.", hint="Send a JSON object.") from error
     if not isinstance(document, dict):
         raise InvalidInputError.field("", "must be an object")
-    unknown = sorted(set(document) - {"events"})
+    unknown = sorted(set(document) - known)
     if unknown:
         raise InvalidInputError.field(f"/{unknown[0][:64]}", "is not known here")
+    return document
+
+
+def _events_of(body: bytes, events_max: int) -> list[Any]:
+    """Parse the envelope; the events themselves are judged one by one."""
+    document = _object(body, {"events"})
     events = document.get("events")
     if not isinstance(events, list) or not events:
         raise InvalidInputError.field("/events", "must be a list of at least one event")

@@ -105,3 +105,4 @@ class IngestAnswer(BaseModel):
     duplicates: int
     late: int
     rejected: list[RejectedEvent]
+    job_id: str | None = None

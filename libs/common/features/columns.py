@@ -198,3 +198,59 @@ def _distinct(
     known = np.concatenate((countries, current)) != NULL_CODE
     row_of_pair = np.unique(pair[known]) >> _CODE_BITS
     return rows.where_known(DAY_MS, _tally(rows, row_of_pair))
+
+
+def stored_columns(view: str, rows: Rows) -> Values:
+    """Give what the stored events alone say at a moment: no current event, no request.
+
+    The features of a view that depend on a request are not among them. An empty window counts 0
+    and has no mean.
+    """
+    nothing = np.full(len(rows.ring), NULL_CODE, dtype=np.int64)
+    if view in {"card", "merchant"}:
+        return _stored_payments(view, rows, nothing)
+    if view == "user":
+        found = user_columns(rows, nothing, nothing)
+        return {name: values for name, values in found.items() if name in STORED}
+    return session_columns(rows) if view == "session" else item_columns(rows)
+
+
+def _stored_payments(view: str, rows: Rows, nothing: IntArray) -> Values:
+    sums = rows.sums(rows.values)
+    columns: Values = {}
+    for window_ms in WINDOWS[view]:
+        name = f"{window_ms // DAY_MS}d" if window_ms >= DAY_MS else "1h"
+        count = rows.count(window_ms)
+        columns[f"{view}:count_{name}"] = rows.where_known(window_ms, count)
+        if window_ms >= DAY_MS:
+            mean = np.where(count > 0, sums.over(window_ms) / np.maximum(count, 1) / 100.0, np.nan)
+            columns[f"{view}:mean_amount_{name}"] = rows.where_known(window_ms, mean)
+    if view == "card":
+        columns["card:seconds_since_last"] = rows.seconds_since_last()
+        row, position = rows.inside(DAY_MS)
+        countries = rows.field("country")[position]
+        columns["card:countries_1d"] = _distinct(rows, row, countries, nothing)
+    return columns
+
+
+# Raw features that need no request, per view in the order of the contract.
+STORED: tuple[str, ...] = (
+    *(f"card:count_{name}" for name in ("1h", "1d", "7d", "30d")),
+    *(f"card:mean_amount_{name}" for name in ("1d", "7d", "30d")),
+    "card:seconds_since_last",
+    "card:countries_1d",
+    *(f"merchant:count_{name}" for name in ("1d", "7d", "30d")),
+    *(f"merchant:mean_amount_{name}" for name in ("1d", "7d", "30d")),
+    *(f"user:views_{name}" for name in ("1d", "7d", "30d")),
+    "user:carts_7d",
+    "user:purchases_30d",
+    "user:mean_price_30d",
+    "user:seconds_since_last",
+    "session:events",
+    "session:seconds",
+    "session:carts",
+    "item:views_1d",
+    "item:views_7d",
+    "item:purchases_7d",
+    "item:purchases_30d",
+)

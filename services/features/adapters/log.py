@@ -1,13 +1,14 @@
 """The raw event log in Postgres: deduplicated events, gap-free offsets per partition."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from libs.common.postgres import Postgres
-from services.features.domain.events import PARTITIONS, Accepted, LogRow, partition_of
+from services.features.domain.events import PARTITIONS, Accepted, LogRow, Touch, partition_of
 
 CHANNEL = "features_log"
 # Any constant will do, as long as every applier of this database uses the same.
@@ -40,6 +41,12 @@ _LOG_COLUMNS = ["partition", "offset", "tenant", "view", "entity", "record", "ar
 _READ = """
 SELECT partition, "offset", tenant, view, entity, record, arrival_ms FROM log
 WHERE partition = $1 AND "offset" > $2 ORDER BY "offset" LIMIT $3
+"""
+# An equal time is decided by arrival, as online.
+_NEWEST_PUSHED = """
+SELECT DISTINCT ON (body->'entities') body::text FROM events
+WHERE tenant = $1 AND type = 'pushed' AND body->>'view' = $2 AND event_ms BETWEEN $3 AND $4
+ORDER BY body->'entities', event_ms DESC, (body->>'sub_us')::int DESC, arrival_ms DESC
 """
 _OLDEST = """
 SELECT min(arrival_ms) FROM log
@@ -85,15 +92,33 @@ class PostgresEventLog:
             )
             inserted = {row[0] for row in await connection.fetch(_INSERT_NEW, tenant)}
             new = [event for event in by_id.values() if event.event_id in inserted]
-            await self._append_rows(connection, tenant, new)
+            touched = [(touch, event.arrival_ms) for event in new for touch in event.touches]
+            await self._append_rows(connection, tenant, touched)
             await connection.execute(f"NOTIFY {CHANNEL}")
         return len(new)
 
-    async def _append_rows(self, connection: Any, tenant: str, events: list[Accepted]) -> None:
+    async def append_touches(self, tenant: str, touches: Sequence[Touch]) -> None:
+        """Write rows for events that the log already has, so that they are applied again."""
+        now_ms = time.time_ns() // 1_000_000
+        async with self._postgres.transaction() as connection:
+            await self._append_rows(connection, tenant, [(touch, now_ms) for touch in touches])
+            await connection.execute(f"NOTIFY {CHANNEL}")
+
+    async def newest_pushed(
+        self, tenant: str, view: str, start_ms: int, end_ms: int, batch: int
+    ) -> AsyncIterator[list[str]]:
+        """Give the newest pushed event of each entity of a view in `[start, end]`, as JSON text."""
+        async with self._postgres.transaction() as connection:
+            cursor = await connection.cursor(_NEWEST_PUSHED, tenant, view, start_ms, end_ms)
+            while rows := await cursor.fetch(batch):
+                yield [row[0] for row in rows]
+
+    async def _append_rows(
+        self, connection: Any, tenant: str, touches: Sequence[tuple[Touch, int]]
+    ) -> None:
         touched = [
-            (partition_of(tenant, touch.view, touch.entity), touch, event.arrival_ms)
-            for event in events
-            for touch in event.touches
+            (partition_of(tenant, touch.view, touch.entity), touch, arrival_ms)
+            for touch, arrival_ms in touches
         ]
         if not touched:
             return

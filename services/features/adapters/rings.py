@@ -17,9 +17,13 @@ from libs.common.features.layout import SERVING_KEY, VIEWS
 from libs.common.logging import get_logger
 from libs.common.redis import Redis, tag
 from services.features.domain.events import PARTITIONS, LogRow
+from services.features.domain.vectors import head_of, stamped
 from services.features.errors import StoreLostError
 
 log = get_logger()
+
+# Longer than any ttl that a definition may have, so that staleness is said before a key is gone.
+VECTOR_EXPIRE_MS = 2 * 400 * 86_400_000
 
 _KEYS = [f"features:applied:{partition}" for partition in range(PARTITIONS)]
 
@@ -92,7 +96,11 @@ class RedisRings:
         by_ring: dict[tuple[str, str, str], list[LogRow]] = {}
         for row in rows:
             by_ring.setdefault((row.tenant, row.view, row.entity), []).append(row)
-        await self._write(list(by_ring.values()), epoch, written_ms)
+        groups = list(by_ring.values())
+        await self._write([group for group in groups if group[0].view in VIEWS], epoch, written_ms)
+        vectors = [group for group in groups if group[0].view not in VIEWS]
+        if vectors:
+            await self._write_vectors(vectors, epoch, written_ms)
         await self._note_newest(rows)
         last = rows[-1]
         moved = expected.rpartition(b":")[0] + b":%d" % last.offset
@@ -133,12 +141,45 @@ class RedisRings:
             elif isinstance(answer, Exception):
                 raise answer
 
+    async def _write_vectors(self, groups: list[list[LogRow]], epoch: int, written_ms: int) -> None:
+        """Write the newest vector of each entity in the batch; the script keeps a newer one."""
+        sha = await self._script("vector")
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for group in groups:
+                row = max(group, key=lambda row: (head_of(row.record).stamp, row.offset))
+                blob = stamped(
+                    row.record,
+                    written_ms=written_ms,
+                    epoch=epoch,
+                    partition=row.partition,
+                    offset=row.offset,
+                )
+                key = vector_key(row.tenant, row.view, row.entity)
+                pipeline.evalsha(sha, 1, key, blob, VECTOR_EXPIRE_MS)
+            answers = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, NoScriptError):
+                self._sha.clear()
+                raise StoreLostError("the server does not know the scripts any more")
+            if isinstance(answer, Exception):
+                raise answer
+
+    async def fetch(self, keys: Sequence[str]) -> list[bytes | None] | None:
+        """Read blobs in one round trip; None while the store does not hold what the log says."""
+        serving, *blobs = await self._redis.mget([SERVING_KEY, *keys])
+        return None if serving is None else cast(list[bytes | None], blobs)
+
     async def _note_newest(self, rows: Sequence[LogRow]) -> None:
         """Keep the newest event time per tenant and view, for the freshness report."""
         newest: dict[tuple[str, str], int] = {}
         for row in rows:
             key = (row.tenant, row.view)
-            at_ms = int.from_bytes(row.record[:8], "little")
+            is_ring = row.view in VIEWS
+            at_ms = (
+                int.from_bytes(row.record[:8], "little")
+                if is_ring
+                else head_of(row.record).stamp.event_ms
+            )
             newest[key] = max(newest.get(key, 0), at_ms)
         async with self._redis.pipeline(transaction=False) as pipeline:
             for (tenant, view), at_ms in newest.items():
@@ -158,6 +199,11 @@ class RedisRings:
             text = Path(__file__).with_name(f"{name}.lua").read_text()
             self._sha[name] = str(await self._redis.script_load(text))
         return self._sha[name]
+
+
+def vector_key(tenant: str, view: str, entity: str) -> str:
+    """Build the key of a pushed vector; the views of one entity share a hash slot."""
+    return f"features:{tag(tenant, 'vector', entity)}:{view}"
 
 
 def _newest_key(tenant: str) -> str:

@@ -21,7 +21,7 @@ _KINDS = {"item_view": VIEW, "item_cart": CART, "item_purchase": PURCHASE}
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """One ring that an event touches: view, entity, packed record."""
+    """What an event writes online: view, entity, and a packed record or a packed vector."""
 
     view: str
     entity: str
@@ -35,6 +35,8 @@ class Accepted:
     Attributes:
         body: entities, values and attrs as sent.
         is_late: logged and counted, applied nowhere.
+        pushed: of a pushed vector, what it writes online (empty: kept as history only); None for
+            an event that feeds windows.
     """
 
     event_id: str
@@ -43,10 +45,13 @@ class Accepted:
     arrival_ms: int
     body: dict[str, Any]
     is_late: bool
+    pushed: tuple[Touch, ...] | None = None
 
     @property
     def touches(self) -> list[Touch]:
-        """The rings that this event changes; none when it is late."""
+        """What this event changes online; nothing when it is late."""
+        if self.pushed is not None:
+            return list(self.pushed)
         if self.is_late:
             return []
         return _touches(self)

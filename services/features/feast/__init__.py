@@ -1,0 +1,1 @@
+"""Feast's HTTP protocol: reads, pushes, writes and materializations of a remote online store."""
