@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from libs.cli import audit, guardrails
 from libs.cli.connection import Gateway, NotRunningError
 from libs.cli.demo import (
     Decision,
@@ -35,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Talk to a running Gatehouse.",
 )
+app.add_typer(guardrails.app, name="guardrails")
+app.add_typer(audit.app, name="audit")
 
 
 @app.callback()

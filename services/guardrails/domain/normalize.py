@@ -32,7 +32,10 @@ _CONFUSABLES: dict[int, str] = {
     for source in sources
 }
 _LEET = str.maketrans("013457@$!|", "oieastasil")
-_LEET_WORD = re.compile(r"[a-z0-9@$!|]+")
+# A bar stands for a letter only between letters or digits.
+_LEET_WORD = re.compile(r"(?:[a-z0-9@$!]|(?<=[a-z0-9])\|(?=[a-z0-9]))+")
+# Longer runs of digits alone are numbers.
+_LEET_DIGITS_MAX = 3
 _SPACED = re.compile(r"(?<![^\W_])[a-z](?:[ ._*-]{1,2}[a-z](?![^\W_])){2,}")
 _SEPARATORS = re.compile(r"[ ._*-]")
 
@@ -100,14 +103,14 @@ def _fold_char(char: str) -> str:
 
 
 def leet(reading: Reading) -> Reading:
-    """Undo digits and signs that stand for letters, in words that hold a letter."""
+    """Undo digits and signs that stand for letters, in words with a letter and in short ones."""
     text = _LEET_WORD.sub(lambda match: _unleet(match[0]), reading.text)
     return Reading(text, reading.starts, reading.ends)
 
 
 def _unleet(word: str) -> str:
     has_letter = any("a" <= char <= "z" for char in word)
-    return word.translate(_LEET) if has_letter else word
+    return word.translate(_LEET) if has_letter or len(word) <= _LEET_DIGITS_MAX else word
 
 
 def join_spaced(reading: Reading) -> Reading:

@@ -17,8 +17,11 @@ from services.guardrails.domain.verdict import Detection, Span
 _WORD_RULES = frozenset({"url", "host"})
 # International rules and those of two countries; a policy may name others.
 DEFAULT_COUNTRIES = ("", "us", "uk")
-# Hosts, dates and ages are personal only together with something else: off unless asked for.
-DEFAULT_EXCLUDED = frozenset({"DATE_TIME", "AGE", "URL"})
+# Hosts, dates and ages are personal only together with something else, and lists of names miss and
+# mistake too much to mask by: off unless asked for.
+DEFAULT_EXCLUDED = frozenset(
+    {"DATE_TIME", "AGE", "URL", "PERSON", "LOCATION", "ORGANIZATION", "ADDRESS"}
+)
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,10 @@ class PiiValidator:
         )
 
     def hold(self, params: PiiParams) -> int:
-        """Give the characters that a stream holds back."""
-        return self.max_span + self.lookahead
+        """Give the longest match of the recognizers that the policy runs."""
+        wanted = [r for r in self._analyzer.recognizers if params.wants(r)]
+        longest = max((r.max_span for r in wanted if r.name not in _WORD_RULES), default=0)
+        return longest + self.lookahead
 
     def detect(self, document: Document, params: PiiParams) -> Detection:
         """Find spans in the original and the stripped view."""

@@ -1,6 +1,7 @@
 """Texts of 10 kB made to be slow cost little, and the cost grows with the length only."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,12 @@ from services.guardrails.domain.lexical import injection_validator, malicious_va
 from services.guardrails.domain.pii import PiiValidator
 from services.guardrails.domain.secrets import SecretsValidator
 
-VALIDATORS = (PiiValidator(), SecretsValidator(), injection_validator(), malicious_validator())
+VALIDATORS: tuple[Any, ...] = (
+    PiiValidator(),
+    SecretsValidator(),
+    injection_validator(),
+    malicious_validator(),
+)
 UNITS = (
     "a.", "1 ", "4 ", "4-", "4111 ", "a ", "1.", "%41", "DE89 ", "a@b.co ", "00:", "card 4 ",
     "1234567890 ", "account 1234567890 ", "AB123456C ", "a\u200b", "ignore all ", "key=aB3 ",
