@@ -25,7 +25,7 @@ component count current dependency detail digest documents duration_ms endpoint 
 error error_type errors event_id events exit_code expected file from_version head hint index
 interval_s items key_id kind lag lag_s latency_ms limit lines load_s method metric minute mode
 model models name offset origin partition partitions path pid policy pool port prefix previous
-principal_kind quarantined reason release remaining_s retry_after_s revision route rows rule
+principal_kind quarantined reason release remaining_s retry_after_s revision rollout route rows rule
 schema_version seconds segment service signal size source state status tables tenant to_version
 total tree_size type upstream url_host validator variable version wait_s warnings window
 """

@@ -6,11 +6,14 @@ thread hop would cost more than the call.
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from services.inference.domain.model import TabularModel
+from libs.common.context import current
+from libs.common.errors import ForbiddenError
+from services.inference.domain.model import LoadedModel, TabularModel
 from services.inference.domain.ports import Rows, Scores
 from services.inference.domain.repository import Repository
 from services.inference.errors import InferenceFailedError, ModelNotLoadedError
@@ -34,14 +37,32 @@ class DataPlane:
     def __init__(self, repository: Repository, metrics: InferenceMetrics) -> None:
         self.repository = repository
         self._metrics = metrics
+        self.on_missing: Callable[[str], None] = lambda _: None
 
     def resolve(self, name: str) -> TabularModel:
         """Give the serving version; every step of one answer must use the same one.
 
         Raises:
             ModelNotLoadedError: none is ready.
+            ForbiddenError: the model asks for a scope that the caller does not hold.
         """
-        model = self.repository.serving(name)
+        try:
+            model = self.repository.serving(name)
+        except ModelNotLoadedError:
+            self.on_missing(name)
+            raise
+        check_access(model)
+        if not isinstance(model, TabularModel):
+            raise ModelNotLoadedError(f"The model {name} is no tabular model.")
+        return model
+
+    def resolve_version(self, name: str, version: int) -> TabularModel:
+        """Give one loaded version, for a rollout.
+
+        Raises:
+            ModelNotLoadedError: it is not loaded.
+        """
+        model = self.repository.loaded(name, version)
         if not isinstance(model, TabularModel):
             raise ModelNotLoadedError(f"The model {name} is no tabular model.")
         return model
@@ -72,6 +93,18 @@ class DataPlane:
         self._metrics.model_inference.labels(model.name, model.version).observe(seconds)
         self._metrics.batch_size.labels(model.name).observe(len(rows))
         return TabularAnswer(scores, seconds)
+
+
+def check_access(model: LoadedModel) -> None:
+    """Refuse callers without the scope that a manifest demands in `parameters.scope`.
+
+    Raises:
+        ForbiddenError: the caller does not hold it.
+    """
+    scope = model.manifest.parameters.get("scope")
+    caller = current().caller
+    if scope and caller is not None and not caller.may(str(scope)):
+        raise ForbiddenError(f"The model {model.name} needs the scope {scope}.")
 
 
 def _run(model: TabularModel, rows: Rows) -> Scores:

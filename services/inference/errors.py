@@ -7,12 +7,15 @@ UnavailableError 503
 InternalError 500
 `- InferenceFailedError     the engine failed or gave a number that is none
 NotFoundError 404
-`- UnknownModelError        the repository has no such model
+|- UnknownModelError        the repository has no such model
+`- UnknownRolloutError      the model has no such rollout
+ConflictError 409
+`- VersionBrokenError       the version does not pass its checks; the old one serves on
 """
 
 from typing import ClassVar
 
-from libs.common.errors import InternalError, NotFoundError, UnavailableError
+from libs.common.errors import ConflictError, InternalError, NotFoundError, UnavailableError
 
 
 class ModelNotLoadedError(UnavailableError):
@@ -48,3 +51,17 @@ class UnknownModelError(NotFoundError):
 
     code: ClassVar[str] = "unknown_model"
     title: ClassVar[str] = "Unknown model"
+
+
+class VersionBrokenError(ConflictError):
+    """A version was asked for that does not pass its checks; what serves is untouched."""
+
+    code: ClassVar[str] = "version_broken"
+    title: ClassVar[str] = "Version cannot serve"
+
+
+class UnknownRolloutError(NotFoundError):
+    """The model has no rollout of this id."""
+
+    code: ClassVar[str] = "unknown_rollout"
+    title: ClassVar[str] = "Unknown rollout"

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from libs.common.metrics import DURATION_BUCKETS
+from services.inference.execution.statistics import ModelStatistics
 
 _SCORE_BUCKETS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
@@ -145,6 +146,46 @@ class InferenceMetrics:
                 registry=registry,
             )
         )
+        self.rollout_evidence = Labelled(
+            Gauge(
+                "inference_rollout_evidence",
+                "ln E against the candidate, by signal; a rollback follows at ln 500.",
+                ("model", "signal"),
+                registry=registry,
+            )
+        )
+        self.rollouts = Labelled(
+            Counter(
+                "inference_rollouts_total",
+                "Rollouts that ended, by outcome.",
+                ("outcome",),
+                registry=registry,
+            )
+        )
+        self.shadow = Labelled(
+            Counter(
+                "inference_shadow_total",
+                "Work after the answer: done, failed, or dropped because too much waited.",
+                ("result",),
+                registry=registry,
+            )
+        )
+        self.score_drift = Labelled(
+            Gauge(
+                "inference_score_drift_psi",
+                "Population stability index of recent scores against the manifest's, less noise.",
+                ("model", "version"),
+                registry=registry,
+            )
+        )
+        self.input_drift = Labelled(
+            Gauge(
+                "inference_input_drift_psi",
+                "Population stability index of a recent input against the manifest's, less noise.",
+                ("model", "version", "feature"),
+                registry=registry,
+            )
+        )
         self.degraded = Labelled(
             Counter(
                 "inference_degraded_total",
@@ -154,6 +195,7 @@ class InferenceMetrics:
             )
         )
         self.text = TextMetrics(registry)
+        self.statistics = ModelStatistics()
 
 
 class TextMetrics:

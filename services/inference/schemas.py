@@ -158,7 +158,7 @@ class _Common(_Answer):
     feature_freshness_sec: int | None
     request_id: str
     prediction_id: str
-    model_arm: Literal["stable"]
+    model_arm: Literal["stable", "candidate", "fallback"]
     features_missing: list[str]
     features_stale: list[str]
     degraded: bool

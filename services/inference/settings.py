@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from libs.common.settings import ServiceSettings, env
+from libs.common.settings import CommaList, ServiceSettings, env
 
 
 class InferenceSettings(ServiceSettings):
@@ -93,6 +93,12 @@ class InferenceSettings(ServiceSettings):
         description="background becomes ready with the tabular models and loads text models after "
         "that; eager becomes ready with all models.",
     )
+    v2_server_name: str = env(
+        "V2_SERVER_NAME",
+        default="gatehouse",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Name in GET /v2; some clients want to read triton.",
+    )
     tokenizer_threads: int = env(
         "TOKENIZER_THREADS", default=2, ge=1, le=64, description="Threads that tokenize."
     )
@@ -108,3 +114,50 @@ class InferenceSettings(ServiceSettings):
         ge=256,
         description="Predictions with larger values are not cached.",
     )
+    models_served: CommaList = env(
+        "MODELS_SERVED",
+        default=(),
+        description="Names of the models that this replica serves, separated by commas; empty "
+        "serves all.",
+    )
+    models_pinned: CommaList = env(
+        "MODELS_PINNED",
+        default=("fraud",),
+        description="Models that are never evicted to make room, separated by commas.",
+    )
+    model_memory_mib: int = env(
+        "MODEL_MEMORY_MIB",
+        default=4_096,
+        ge=1,
+        description="Memory of all loaded models together; beyond it the least recently used one "
+        "leaves and is loaded again when it is asked for.",
+    )
+    model_signatures: Literal["optional", "required"] = env(
+        "MODEL_SIGNATURES",
+        default="optional",
+        description="required refuses model versions whose manifest is not signed.",
+    )
+    model_public_key_path: Path | None = env(
+        "MODEL_PUBLIC_KEY_PATH",
+        default=None,
+        description="Ed25519 public key of who releases models; signatures are checked with it.",
+    )
+    models_reconcile_s: float = env(
+        "MODELS_RECONCILE_S",
+        default=2.0,
+        gt=0,
+        le=60,
+        description="Seconds after which a replica reads the wanted versions and rollouts at the "
+        "latest, should a notice be lost.",
+    )
+    golden_interval_s: float = env(
+        "GOLDEN_INTERVAL_S",
+        default=300.0,
+        gt=0,
+        description="Seconds between two runs of a loaded version's golden cases.",
+    )
+
+    @property
+    def staged_models_path(self) -> Path:
+        """Where versions from a registry are put after they were verified."""
+        return self.state_dir / "inference" / "models"

@@ -11,6 +11,7 @@ from libs.common.logging import get_logger
 from libs.common.platform import Platform
 from services.inference.adapters.prediction_cache import PredictionCache
 from services.inference.adapters.repository import ModelRepository
+from services.inference.dataplane import DataPlane
 from services.inference.domain.batching import Limits
 from services.inference.domain.lifecycle import VersionState
 from services.inference.domain.text import TextModel
@@ -18,6 +19,8 @@ from services.inference.execution.plane import PlaneOptions, TextPlane
 from services.inference.execution.scheduler import SchedulerOptions
 from services.inference.metrics import InferenceMetrics
 from services.inference.routes.predict import Texts
+from services.inference.routes.v2.routes import OpenInference
+from services.inference.routes.v2.serving import V2Serving
 from services.inference.scoring.text import TextScorer
 from services.inference.settings import InferenceSettings
 
@@ -83,6 +86,25 @@ async def open_texts(
         with contextlib.suppress(asyncio.CancelledError):
             await loading
         await plane.close()
+
+
+def v2_state(
+    platform: Platform,
+    settings: InferenceSettings,
+    repository: ModelRepository,
+    plane: DataPlane,
+    texts: Texts,
+) -> OpenInference:
+    """Build what the Open Inference routes use."""
+    serving = V2Serving(plane, texts.scorer, platform.events, texts.metrics)
+    return OpenInference(
+        repository,
+        serving,
+        texts.metrics,
+        platform,
+        settings.v2_server_name,
+        settings.max_batch_size,
+    )
 
 
 async def _load(

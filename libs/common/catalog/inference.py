@@ -2,7 +2,38 @@
 
 from libs.common.catalog.model import KIB, MIB, Route, Service
 
-_V2 = {"error_shape": "v2", "status": "planned"}
+_V2 = {"error_shape": "v2"}
+
+# What changes models; loading and proving a large version takes its time.
+_LIFECYCLE = (
+    Route("GET", "/models/{name}/rollouts", "models:read", "Rollouts of a model", also_v1=True),
+    *(
+        Route(
+            method,
+            path,
+            "models:admin",
+            summary,
+            deadline_ms=60_000,
+            deadline_ms_max=300_000,
+            lane="admin",
+            also_v1=True,
+        )
+        for method, path, summary in (
+            ("POST", "/models/{name}/versions/{version}/load", "Load a version"),
+            ("POST", "/models/{name}/versions/{version}/unload", "Unload a version"),
+            ("POST", "/models/{name}/versions/{version}/promote", "Let a version serve"),
+            ("POST", "/models/{name}/rollback", "Let the version before serve again"),
+            ("POST", "/models/{name}/reload", "Look for new versions, retry failed ones"),
+            ("PUT", "/models/{name}/aliases/{alias}", "Point an alias at a version"),
+            ("POST", "/models/{name}/rollouts", "Start a rollout"),
+            (
+                "POST",
+                "/models/{name}/rollouts/{rollout_id}/{action}",
+                "Take the next step, pause, resume or take back",
+            ),
+        )
+    ),
+)
 
 INFERENCE = Service(
     name="inference",
@@ -90,41 +121,32 @@ INFERENCE = Service(
             "Empty the caller's prediction cache",
             lane="admin",
         ),
+        *_LIFECYCLE,
         Route(
             "POST",
-            "/models/{name}/versions/{version}/load",
+            "/v2/repository/models/{name}/load",
             "models:admin",
-            "Load a version",
-            "planned",
+            "Open Inference Protocol: load",
+            deadline_ms=60_000,
+            deadline_ms_max=120_000,
             lane="admin",
-            also_v1=True,
+            error_shape="v2",
         ),
         Route(
             "POST",
-            "/models/{name}/versions/{version}/unload",
+            "/v2/repository/models/{name}/unload",
             "models:admin",
-            "Unload a version",
-            "planned",
+            "Open Inference Protocol: unload",
             lane="admin",
-            also_v1=True,
-        ),
-        Route(
-            "PUT",
-            "/models/{name}/aliases/{alias}",
-            "models:admin",
-            "Point an alias at a version",
-            "planned",
-            lane="admin",
-            also_v1=True,
+            error_shape="v2",
         ),
         Route(
             "POST",
-            "/models/{name}/rollouts",
-            "models:admin",
-            "Start a rollout",
-            "planned",
-            lane="admin",
-            also_v1=True,
+            "/v2/repository/index",
+            "models:read",
+            "Open Inference Protocol: repository index",
+            retry_safe=True,
+            error_shape="v2",
         ),
         Route("GET", "/v2", "predict:model", "Open Inference Protocol: server", **_V2),  # type: ignore[arg-type] # keyword set shared by the V2 rows
         Route("GET", "/v2/{rest:path}", "predict:model", "Open Inference Protocol: read", **_V2),  # type: ignore[arg-type] # as above

@@ -23,12 +23,15 @@ from services.inference.adapters.loading import LoadOptions, load_model, prove
 from services.inference.domain.lifecycle import Resident, VersionState, VersionStatus, victims
 from services.inference.domain.model import LoadedModel
 from services.inference.domain.repository import RepositoryPolicy
+from services.inference.domain.text import TextModel
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
 
 log = get_logger()
 
 # A replaced version is closed after this long even if a call still holds it.
 DRAIN_S_MAX = 30.0
+# A text model finishes by itself what it admitted; this lets calls that hold it reach its queue.
+_TEXT_GRACE_S = 2.0
 # References to a draining model that are not a call: the list, the loop, the argument.
 _OWN_REFERENCES = 3
 # Why a version is not loaded although nobody asked for that: the next call loads it again.
@@ -63,6 +66,7 @@ class ModelRepository:
         self._drain_lock = threading.Lock()
         self._leaving: list[Callable[[LoadedModel], None]] = []
         self.held: Container[Key] = frozenset()
+        self.wanted: Mapping[str, int] = {}
 
     def serving(self, name: str) -> LoadedModel:
         """Give the version of `name` that serves.
@@ -141,9 +145,7 @@ class ModelRepository:
         """Have `hook` called, in the loader's thread, when a version begins to drain."""
         self._leaving.append(hook)
 
-    def load_all(
-        self, *, except_tasks: Container[str] = (), wanted: Mapping[str, int] | None = None
-    ) -> list[str]:
+    def load_all(self, *, except_tasks: Container[str] = ()) -> list[str]:
         """Find all versions and load of each model the wanted one, else the newest that passes.
 
         Returns:
@@ -154,12 +156,13 @@ class ModelRepository:
             if self._task_of(name, max(versions)) in except_tasks:
                 later.append(name)
             else:
-                self.load_newest(name, (wanted or {}).get(name))
+                self.load_newest(name)
         return later
 
-    def load_newest(self, name: str, wanted: int | None = None) -> None:
+    def load_newest(self, name: str) -> None:
         """Load the wanted version, else the newest that passes its checks; blocking."""
-        if wanted is not None and wanted in self._status[name] and self.load(name, wanted):
+        wanted = self.wanted.get(name, 0)
+        if wanted in self._status[name] and self.load(name, wanted):
             return
         for version in sorted(self._status[name], reverse=True):
             if self.load(name, version):
@@ -364,8 +367,9 @@ class ModelRepository:
         status = self._status_of(model.name, model.manifest.version)
         self._announce(model)
         status.move(VersionState.DRAINING)
+        wait_s = _TEXT_GRACE_S if isinstance(model, TextModel) else DRAIN_S_MAX
         with self._drain_lock:
-            self._draining.append((model, status, reason, time.monotonic() + DRAIN_S_MAX))
+            self._draining.append((model, status, reason, time.monotonic() + wait_s))
 
     def _announce(self, model: LoadedModel) -> None:
         for hook in self._leaving:

@@ -68,7 +68,7 @@ class RedisRolloutSums:
             taken = await self._redis.lpop(LABELS_KEY, _LABELS_TAKEN)
         except UNAVAILABLE:
             return []
-        return [orjson.loads(item) for item in taken or []]
+        return [orjson.loads(item) for item in taken or [] if isinstance(item, bytes)]
 
 
 def _key(rollout_id: str) -> str:

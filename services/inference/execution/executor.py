@@ -30,6 +30,7 @@ class Job(Generic[EntryT]):
 
     Attributes:
         predicted_s: what the cost model says it takes.
+        collate_s: how long padding took.
         started_s / seconds: when the forward began (0 before), and how long it took.
     """
 
@@ -37,6 +38,7 @@ class Job(Generic[EntryT]):
     batch: Any
     padded_length: int
     predicted_s: float
+    collate_s: float = 0.0
     started_s: float = 0.0
     seconds: float = 0.0
     raw: Any = None

@@ -119,7 +119,22 @@ class TextPlane:
             raise DeadlineExceededError("The deadline passed before the model was asked.")
         self._notice_swap(model)
         call = _Call(self, model, texts, deadline_s, priority, partial)
-        return await call.run(use_cache=use_cache and self.cache.is_on)
+        statistics = self._metrics.statistics.of(model.name, model.version)
+        started = time.perf_counter()
+        try:
+            outcomes = await call.run(use_cache=use_cache and self.cache.is_on)
+        except BaseException:
+            statistics.request(items=0, seconds=time.perf_counter() - started, ok=False)
+            raise
+        good = [one for one in outcomes if isinstance(one, TextAnswer)]
+        statistics.request(
+            items=len(good),
+            seconds=time.perf_counter() - started,
+            ok=bool(good),
+            cached=sum(one.cached for one in good),
+            queue_s=max((one.queue_s for one in good), default=0.0),
+        )
+        return outcomes
 
     def leaving(self, model: object) -> None:
         """Close what runs a version that the repository takes out of service; on any thread."""

@@ -250,6 +250,7 @@ class Scheduler:
         self._send(executor, entries, batch.padded_length)
 
     def _send(self, executor: Executor[Entry], entries: list[Entry], length: int) -> None:
+        started = time.perf_counter()
         try:
             collated = self._engine.collate([entry.tokens for entry in entries], length)
         except Exception as error:
@@ -257,7 +258,8 @@ class Scheduler:
             self._failed(executor, job)
             return
         predicted = self._model.cost.predict_s(len(entries), length)
-        executor.put(Job(entries, collated, length, predicted))
+        collate_s = time.perf_counter() - started
+        executor.put(Job(entries, collated, length, predicted, collate_s))
 
     def _done(self, executor: Executor[Entry], job: Job[Entry]) -> None:
         """Take back a job; runs on the loop."""
@@ -266,9 +268,13 @@ class Scheduler:
         executor.jobs.remove(job)
         if job.error is None:
             try:
+                started = time.perf_counter()
                 logits = self._engine.finish(job.raw)
                 assert len(logits) == len(job.entries), "the engine must answer every window"
                 self._deliver(job, logits)
+                self._metrics.statistics.of(self._model.name, self._model.version).batch(
+                    len(job.entries), job.collate_s, job.seconds, time.perf_counter() - started
+                )
             except Exception as error:
                 job.error = error
         if job.error is not None:

@@ -1,13 +1,16 @@
 """GET /models and /models/{name}: what the repository holds and what serves."""
 
+import time
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from services.inference.domain.lifecycle import VersionState, VersionStatus
+from services.inference.domain.control import ModelRecord
+from services.inference.domain.lifecycle import VersionStatus
 from services.inference.domain.model import TabularModel
-from services.inference.domain.repository import Repository
 from services.inference.errors import ModelNotLoadedError
+from services.inference.routes.lifecycle import rollout_entry
+from services.inference.wiring_control import Control
 
 router = APIRouter(tags=["models"])
 
@@ -15,16 +18,17 @@ router = APIRouter(tags=["models"])
 @router.get("/models", summary="List models with their metadata")
 async def list_models(request: Request) -> dict[str, Any]:
     """List all models; `models` is the same list under the name that the mission's clients read."""
-    repository: Repository = request.state.scoring.plane.repository
-    items = [_entry(repository, name) for name in repository.names()]
+    control: Control = request.state.control
+    items = [_entry(control, name) for name in control.models.repository.names()]
     return {"items": items, "next": None, "models": items}
 
 
 @router.get("/models/{name}", summary="One model")
 async def one_model(name: str, request: Request) -> dict[str, Any]:
     """Describe one model, with the metadata of the version that serves."""
-    repository: Repository = request.state.scoring.plane.repository
-    entry = _entry(repository, name)
+    control: Control = request.state.control
+    repository = control.models.repository
+    entry = _entry(control, name)
     try:
         model = repository.serving(name)
     except ModelNotLoadedError:
@@ -61,17 +65,26 @@ async def one_model(name: str, request: Request) -> dict[str, Any]:
     }
 
 
-def _entry(repository: Repository, name: str) -> dict[str, Any]:
+def _entry(control: Control, name: str) -> dict[str, Any]:
+    repository, live = control.models.repository, control.rollouts.live(name)
+    record = control.models.records.get(name, ModelRecord(name))
     versions = repository.versions(name)
-    serving = next((item for item in versions if item.state is VersionState.READY), None)
+    number = repository.serving_version(name)
+    serving = next((item for item in versions if item.version == number), None)
     manifest = repository.manifest(name, (serving or versions[0]).version)
     return {
         "name": name,
-        "kind": "model",
+        "kind": "ensemble" if manifest and manifest.engine == "ensemble" else "model",
         "task": manifest.task if manifest else None,
         "engine": serving.engine if serving else None,
-        "aliases": {"stable": str(serving.version)} if serving else {},
-        "rollout": None,
+        "generation": record.generation,
+        "aliases": {
+            **{alias: str(version) for alias, version in record.aliases.items()},
+            **({"stable": str(serving.version)} if serving else {}),
+        },
+        "previous": str(record.previous) if record.previous else None,
+        "pinned": repository.is_pinned(name),
+        "rollout": rollout_entry(live.record, live) if live else None,
         "versions": [_version(item) for item in versions],
     }
 
@@ -87,5 +100,12 @@ def _version(status: VersionStatus) -> dict[str, Any]:
         "load_ms": round(status.load_s * 1e3, 1),
         "memory_bytes": status.memory_bytes,
         "digest": status.digest or None,
-        "source": "directory",
+        "source": status.source,
+        "progress": {
+            "bytes_done": status.bytes_done,
+            "bytes_total": status.bytes_total,
+            "seconds": round(time.monotonic() - status.loading_since, 1),
+        }
+        if status.is_moving
+        else None,
     }

@@ -15,6 +15,7 @@ from libs.common.context import current
 from libs.common.errors import DeadlineExceededError, InvalidInputError
 from libs.common.events.envelope import Event, EventEmitter, event_for_request
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows, FeatureService
+from libs.common.rollouts import Arm
 from libs.common.telemetry import get_telemetry
 from services.inference.dataplane import DataPlane
 from services.inference.domain.model import TabularModel
@@ -70,7 +71,9 @@ class ScorerBase:
         self._metrics.feature_status.labels("present").inc(total - missing)
         return rows
 
-    def common(self, rows: FeatureRows, index: int, model: TabularModel) -> dict[str, Any]:
+    def common(
+        self, rows: FeatureRows, index: int, model: TabularModel, arm: Arm = Arm.STABLE
+    ) -> dict[str, Any]:
         """Build the answer fields that every kind of score has."""
         freshness = rows.freshness_s[index]
         reasons = list(rows.degraded_reasons)
@@ -83,7 +86,7 @@ class ScorerBase:
             "model_version": model.model_version,
             "feature_freshness_sec": None if freshness is None else int(freshness),
             "request_id": current().request_id,
-            "model_arm": "stable",
+            "model_arm": arm.value,
             "features_missing": rows.missing[index],
             "features_stale": rows.stale[index],
             "degraded": bool(reasons),
@@ -138,6 +141,8 @@ def prediction_event(
     data_subject: str,
     status: str,
     details: Mapping[str, Any],
+    arm: Arm = Arm.STABLE,
+    kind: str = "prediction.made",
 ) -> Event:
     """Build the event of one answer or one failure (CONTRACTS section 5).
 
@@ -148,7 +153,7 @@ def prediction_event(
         "model": model.name,
         "release": model.manifest.release,
         "version": model.version,
-        "arm": "stable",
+        "arm": arm.value,
         "status": status,
         **details,
     }
@@ -156,7 +161,11 @@ def prediction_event(
         data["batch_id"] = origin.batch_id
         data["index"] = origin.indexes[index]
     event = event_for_request(
-        "prediction.made", "inference", "standard", data, data_subject=data_subject
+        kind,
+        "inference",
+        "sampled" if kind == "prediction.shadow" else "standard",
+        data,
+        data_subject=data_subject,
     )
     data["prediction_id"] = event.id
     return event

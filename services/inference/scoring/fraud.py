@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from libs.common.errors import ServiceError
 from libs.common.events.envelope import Event, EventEmitter
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows
-from services.inference.dataplane import DataPlane, TabularAnswer
+from libs.common.rollouts import Arm
+from services.inference.control.rollouts import Live, RolloutControl
+from services.inference.dataplane import DataPlane
 from services.inference.domain.model import TabularModel
 from services.inference.domain.scoring import (
     GroupContribution,
@@ -30,8 +33,19 @@ from services.inference.scoring.base import (
     minor_units,
     prediction_event,
 )
+from services.inference.scoring.fraud_trial import Facts, FraudTrial, route_all
 
 MODEL = "fraud"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One row's score, and who gave it."""
+
+    model: TabularModel
+    arm: Arm
+    score: float
+    model_s: float
 
 
 class FraudScorer(ScorerBase):
@@ -45,9 +59,12 @@ class FraudScorer(ScorerBase):
         metrics: InferenceMetrics,
         *,
         review_amount: float,
+        rollouts: RolloutControl,
     ) -> None:
         super().__init__(plane, reader, events, metrics)
         self._review_amount = review_amount
+        self._rollouts = rollouts
+        self._trial = FraudTrial(plane, events, rollouts)
 
     async def score(self, items: Sequence[FraudRequest], origin: Origin) -> list[dict[str, Any]]:
         """Score payments; events are durable when this returns.
@@ -59,43 +76,109 @@ class FraudScorer(ScorerBase):
             DeadlineExceededError: no time was left to begin.
         """
         started = time.perf_counter()
-        model = self._plane.resolve(MODEL)
-        rows = await self.read(model.service, [_feature_request(item) for item in items])
-        try:
-            answer = await self._plane.run_rows(model, rows.matrix)
-        except ServiceError as error:
-            await self.record(_failures(model, items, rows, origin, error.problem_code))
-            raise
+        stable = self._plane.resolve(MODEL)
+        rows = await self.read(stable.service, [_feature_request(item) for item in items])
+        live = self._rollouts.live(MODEL)
+        if live is None:
+            everyone = range(len(items))
+            scored = await self._run(stable, Arm.STABLE, items, everyone, rows, origin, None)
+        else:
+            keys = route_all(live, [item.card_id for item in items])
+            scored = await self._run_arms(live, keys, stable, items, rows, origin)
         answers, events = [], []
         for index, item in enumerate(items):
-            body, event = self._answer(model, item, rows, answer, index, origin, started)
+            body, event = self._answer(scored[index], item, rows, index, origin, started, live)
             answers.append(body)
             events.append(event)
             await give_way(index)
         await self.record(events)
+        if live is not None:
+            is_single = origin.batch_id is None
+            for index, item in enumerate(items):
+                arm, key = keys[index]
+                facts = Facts.of(item, rows.matrix[index], answers[index], events[index], origin)
+                self._trial.after(live, arm, key, scored[index], facts, is_timed=is_single)
         return answers
+
+    async def _run(
+        self,
+        model: TabularModel,
+        arm: Arm,
+        items: Sequence[FraudRequest],
+        places: Sequence[int],
+        rows: FeatureRows,
+        origin: Origin,
+        live: Live | None,
+    ) -> dict[int, Scored]:
+        """Score the rows at `places` by one version, in one call; failed events if it fails."""
+        chosen = rows.matrix if len(places) == len(items) else rows.matrix[list(places)]
+        try:
+            answer = await self._plane.run_rows(model, chosen)
+        except ServiceError as error:
+            reason = error.problem_code
+            await self.record(_failures(model, arm, items, places, rows, origin, reason, live))
+            raise
+        seconds = answer.model_s
+        return {
+            place: Scored(model, arm, score, seconds)
+            for place, score in zip(places, answer.scores.tolist(), strict=True)
+        }
+
+    async def _run_arms(
+        self,
+        live: Live,
+        keys: Sequence[tuple[Arm, int]],
+        stable: TabularModel,
+        items: Sequence[FraudRequest],
+        rows: FeatureRows,
+        origin: Origin,
+    ) -> dict[int, Scored]:
+        """Score each arm's rows in one call; stable answers for a candidate that fails."""
+        ours = [place for place, (arm, _) in enumerate(keys) if arm is Arm.STABLE]
+        theirs = [place for place, (arm, _) in enumerate(keys) if arm is Arm.CANDIDATE]
+        scored: dict[int, Scored] = {}
+        if theirs:
+            try:
+                candidate = self._plane.resolve_version(MODEL, live.record.candidate)
+                scored |= await self._run(
+                    candidate, Arm.CANDIDATE, items, theirs, rows, origin, live
+                )
+            except ServiceError:
+                for place in theirs:
+                    self._rollouts.observe(live, Arm.CANDIDATE, keys[place][1], failed=True)
+                scored |= await self._run(stable, Arm.FALLBACK, items, theirs, rows, origin, live)
+        if ours:
+            try:
+                scored |= await self._run(stable, Arm.STABLE, items, ours, rows, origin, live)
+            except ServiceError:
+                for place in ours:
+                    self._rollouts.observe(live, Arm.STABLE, keys[place][1], failed=True)
+                raise
+        return scored
 
     def _answer(
         self,
-        model: TabularModel,
+        scored: Scored,
         item: FraudRequest,
         rows: FeatureRows,
-        answer: TabularAnswer,
         index: int,
         origin: Origin,
         started: float,
+        live: Live | None,
     ) -> tuple[dict[str, Any], Event]:
         """Decide, explain and describe one row."""
-        score = float(answer.scores[index])
+        model, score = scored.model, scored.score
         self._metrics.prediction_scores.labels(model.name, model.version).observe(score)
         assert model.bands is not None, "a fraud model is not loaded without its bands"
         level = model.bands.level(score)
         blind = is_blind(rows)
         explain_started = time.perf_counter()
-        base, groups = self._explain(model, rows, index)
+        # A large batch explains what somebody will look at: risk, or a wish to know.
+        is_explained = item.explain or origin.batch_id is None or level != "low"
+        base, groups = self._explain(model, rows, index) if is_explained else (0.0, [])
         now = time.perf_counter()
         explain_s, total_s = now - explain_started, now - started
-        common = self.common(rows, index, model)
+        common = self.common(rows, index, model, scored.arm)
         action = action_for(
             level, item.transaction_amount, is_blind=blind, review_amount=self._review_amount
         )
@@ -123,7 +206,7 @@ class FraudScorer(ScorerBase):
             "latency_ms": {
                 "total": body["latency_ms"],
                 "features": round(rows.read_s * 1e3, 3),
-                "model": round(answer.model_s * 1e3, 3),
+                "model": round(scored.model_s * 1e3, 3),
                 "explain": round(explain_s * 1e3, 3),
             },
             "features": feature_facts(rows, index, common["features_used"]),
@@ -133,6 +216,8 @@ class FraudScorer(ScorerBase):
             details["reason"] = common["degraded_reasons"][0]
         if item.transaction_id is not None:
             details["transaction_id"] = item.transaction_id
+        if live is not None:
+            details["rollout"] = live.id
         event = prediction_event(
             model,
             origin,
@@ -140,6 +225,7 @@ class FraudScorer(ScorerBase):
             data_subject=item.card_id,
             status="degraded" if common["degraded"] else "ok",
             details=details,
+            arm=scored.arm,
         )
         body["prediction_id"] = event.id
         return body, event
@@ -198,20 +284,25 @@ def _detail(
 
 def _failures(
     model: TabularModel,
+    arm: Arm,
     items: Sequence[FraudRequest],
+    places: Sequence[int],
     rows: FeatureRows,
     origin: Origin,
     reason: str,
+    live: Live | None,
 ) -> list[Event]:
     """Build one failed event per item, so that error rates can be computed from the log."""
+    rollout = {"rollout": live.id} if live else {}
     return [
         prediction_event(
             model,
             origin,
             index,
-            data_subject=item.card_id,
+            data_subject=items[index].card_id,
             status="failed",
-            details={"reason": reason, "input_digest": input_digest(rows, index)},
+            details={"reason": reason, "input_digest": input_digest(rows, index), **rollout},
+            arm=arm,
         )
-        for index, item in enumerate(items)
+        for index in places
     ]

@@ -1,4 +1,4 @@
-"""What operators asked for, per model and per rollout, each with a generation to compare and set."""
+"""What operators asked for, per model and per rollout, with generations to compare and set."""
 
 from libs.common.migrations import run_sql
 
