@@ -21,6 +21,7 @@ from services.audit.adapters.sequencer import Sequencer, running
 from services.audit.adapters.subjects import SubjectKeys
 from services.audit.adapters.witness import WitnessClient
 from services.audit.routes import router
+from services.audit.routes_export import router as export_router
 from services.audit.routes_log import router as log_router
 from services.audit.settings import AuditSettings
 from services.audit.state import AuditMetrics, AuditState
@@ -71,7 +72,9 @@ def create_app(settings: AuditSettings) -> ServiceApp:
                 if caller:
                     await caller.close()
 
-    return create_service_app("audit", settings, lifespan, routers=[router, log_router])
+    return create_service_app(
+        "audit", settings, lifespan, routers=[router, log_router, export_router]
+    )
 
 
 def _witness_caller(settings: AuditSettings) -> ServiceClient | None:

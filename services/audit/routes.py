@@ -13,7 +13,7 @@ from services.audit.adapters.log_reader import Search
 from services.audit.domain.cursor import decode_cursor, encode_cursor
 from services.audit.domain.events import Accepted, accept
 from services.audit.errors import NoSuchEventError
-from services.audit.schemas import EntriesQuery, ErasureRequest, EventQuery
+from services.audit.schemas import EntriesQuery, ErasureRequest, EventFilter, EventQuery
 from services.audit.state import AuditState
 
 router = APIRouter(tags=["audit"])
@@ -78,36 +78,41 @@ def _service_of(caller: Caller) -> str:
 @router.get("/v1/audit/events", summary="Search the log, newest first")
 async def search(request: Request, query: Annotated[EventQuery, Query()]) -> Response:
     """Search the caller's tenant."""
-    state, tenant = state_of(request), caller_of().tenant
+    state = state_of(request)
     below = None
     if query.cursor is not None:
         try:
             below = decode_cursor(query.cursor, state.keys.index)
         except ValueError:
             raise InvalidInputError.field("/cursor", "is not a cursor of this log") from None
-    subject = None
-    if query.data_subject is not None:
-        subject = await state.pseudonym_of(tenant, query.data_subject)
-        if subject is None:
-            return answer({"items": [], "next": None})
-    items = await state.reader.search(
-        Search(
-            tenant=tenant,
-            limit=query.limit + 1,
-            below=below,
-            subject=subject,
-            actor=state.subjects.actor_of(tenant, query.principal) if query.principal else None,
-            **query.model_dump(
-                include={"type", "source", "decision", "model", "request_id", "since", "until"}
-            ),
-        )
-    )
+    wanted = await search_for(state, query, limit=query.limit + 1, below=below)
+    items = await state.reader.search(wanted) if wanted else []
     page = items[: query.limit]
     for item in page:
         hide_seals(item)
     more = len(items) > len(page)
     cursor = encode_cursor(page[-1]["index"], state.keys.index) if more else None
     return answer({"items": page, "next": cursor})
+
+
+async def search_for(
+    state: AuditState, query: EventFilter, *, limit: int, below: int | None = None
+) -> Search | None:
+    """Turn wire filters into a search of the caller's tenant; None when nothing can match."""
+    tenant, subject = caller_of().tenant, None
+    if query.data_subject is not None:
+        subject = await state.pseudonym_of(tenant, query.data_subject)
+        if subject is None:
+            return None
+    names = {"type", "source", "decision", "model", "request_id", "since", "until"}
+    return Search(
+        tenant=tenant,
+        limit=limit,
+        below=below,
+        subject=subject,
+        actor=state.subjects.actor_of(tenant, query.principal) if query.principal else None,
+        **query.model_dump(include=names),
+    )
 
 
 @router.get("/v1/audit/events/{event_id}", summary="One event")

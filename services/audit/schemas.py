@@ -1,7 +1,7 @@
 """Wire models of audit."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -16,13 +16,11 @@ Moment = Annotated[datetime, AfterValidator(_aware)]
 Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]*$")]
 
 
-class EventQuery(BaseModel):
-    """Filters of `GET /v1/audit/events`."""
+class EventFilter(BaseModel):
+    """What events are searched by; absent means any."""
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    cursor: Annotated[str, Field(max_length=64)] | None = None
     type: Word | None = None
     source: Word | None = None
     decision: Word | None = None
@@ -32,6 +30,21 @@ class EventQuery(BaseModel):
     request_id: Word | None = None
     since: Moment | None = None
     until: Moment | None = None
+
+
+class EventQuery(EventFilter):
+    """Query of `GET /v1/audit/events`."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    cursor: Annotated[str, Field(max_length=64)] | None = None
+
+
+class ExportQuery(EventFilter):
+    """Query of `GET /v1/audit/export`; an index range is for `evidence` alone."""
+
+    format: Literal["ndjson", "csv", "ocsf", "evidence"] = "ndjson"
+    from_index: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    to_index: Annotated[int, Field(ge=1, lt=1 << 63)] | None = None
 
 
 class ErasureRequest(BaseModel):

@@ -16,6 +16,15 @@ AUDIT = Service(
         Route("GET", "/v1/audit/events/{event_id}/proof", "audit:read", "Inclusion proof"),
         Route("GET", "/v1/audit/events/{event_id}/leaf", "audit:read", "Exact leaf bytes"),
         Route("GET", "/v1/audit/status", "audit:read", "Size and health of the log"),
+        Route(
+            "GET",
+            "/v1/audit/export",
+            "audit:read",
+            "Events as NDJSON, CSV or OCSF, or a range with its proof",
+            deadline_ms=120_000,
+            deadline_ms_max=600_000,
+            lane="batch",
+        ),
         Route("GET", "/checkpoint", None, "Latest signed checkpoint"),
         Route("GET", "/tile/{rest:path}", None, "Tiles of the transparency log"),
         Route(

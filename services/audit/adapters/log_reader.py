@@ -1,7 +1,7 @@
 """Reads of the log: search, single events, the tail, tiles, bundles, proofs."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +38,7 @@ class Search:
     tenant: str
     limit: int
     below: int | None = None
+    from_index: int | None = None
     type: str | None = None
     source: str | None = None
     decision: str | None = None
@@ -53,6 +54,7 @@ class Search:
         texts, values = ["s.tenant = $1"], [self.tenant]
         rows: list[tuple[str, Any]] = [
             ("s.index <", self.below),
+            ("s.index >=", self.from_index),
             ("s.type =", self.type),
             ("s.source =", self.source),
             ("s.decision =", self.decision),
@@ -85,9 +87,55 @@ class LogReader:
             return State(0, tree.EMPTY_ROOT, 0, 0, None)
         return State(row["size"], row["root"], row["min_index"], row["epoch"], row["ingested_at"])
 
+    async def bounded(self, search: Search) -> Search:
+        """Turn the times of a search into indices: time order is index order.
+
+        Without it a search of long ago would walk back over everything newer.
+        """
+        low, high = search.from_index, search.below
+        if search.since is not None:
+            low = max(low or 0, await self.index_at(search.since))
+        if search.until is not None:
+            end = await self.index_at(search.until)
+            high = end if high is None else min(high, end)
+        return replace(search, from_index=low, below=high)
+
+    async def index_at(self, moment: datetime) -> int:
+        """Give the first index whose ingestion time is not before `moment`, by bisection."""
+        state = await self.state()
+        low, high = state.min_index, state.size
+        async with self._postgres.connection() as connection:
+            while low < high:
+                middle = (low + high) // 2
+                found = await connection.fetchval(
+                    "SELECT ingested_at FROM leaf WHERE index = $1", middle
+                )
+                if found is not None and found < moment:
+                    low = middle + 1
+                else:
+                    high = middle
+        return low
+
+    async def count(self, search: Search) -> int:
+        """Give how many events match."""
+        where, values = (await self.bounded(search)).conditions()
+        query = f"SELECT count(*) FROM search_row s WHERE {where}"
+        return int(await self._postgres.fetchval(query, *values))
+
+    async def payloads(self, tenant: str, start: int, end: int) -> list[tuple[int, bytes, bytes]]:
+        """Give index, salt and body of a tenant's events in `[start, end)`."""
+        rows = await self._postgres.fetch(
+            "SELECT p.index, p.salt, p.body FROM search_row s JOIN payload p ON p.index = s.index "
+            "WHERE s.tenant = $1 AND s.index >= $2 AND s.index < $3 ORDER BY s.index",
+            tenant,
+            start,
+            end,
+        )
+        return [(row["index"], row["salt"], row["body"]) for row in rows]
+
     async def search(self, search: Search) -> list[dict[str, Any]]:
         """Give matching events, newest first."""
-        where, values = search.conditions()
+        where, values = (await self.bounded(search)).conditions()
         rows = await self._postgres.fetch(
             "SELECT s.index, s.ingested_at, p.body FROM search_row s LEFT JOIN payload p "
             "ON p.index = s.index AND p.ingested_at = s.ingested_at "

@@ -8,6 +8,7 @@ from typing import Any
 
 from libs.common.events.registry import EVENT_TYPES, problems_of
 from libs.common.ids import parse_traceparent
+from libs.common.transparency.records import searchable
 
 # The id is part of the leaf, which is bounded by 4 KiB; every id we make is a UUID.
 _ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
@@ -80,14 +81,9 @@ def accept(document: object, source: str, encoded_size: int) -> Accepted | str:
         request_id=texts["request_id"],
         trace_id=parsed[0] if parsed else "",
         data_subject=subject,
-        decision=_word(data.get("decision") or data.get("action") or data.get("label")),
-        model=_word(data.get("model")),
+        **searchable(data),
         document=document,
     )
-
-
-def _word(value: object) -> str:
-    return value if isinstance(value, str) and len(value) <= _TEXT_MAX and _is_clean(value) else ""
 
 
 def _is_clean(value: str) -> bool:
