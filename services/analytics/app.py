@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TypedDict
 
 from libs.common import app as common
@@ -14,7 +14,9 @@ from services.analytics.adapters.alert_store import AlertStore
 from services.analytics.adapters.audit_log import AuditLogReader
 from services.analytics.adapters.charts import ChartRenderer
 from services.analytics.adapters.gemini import GeminiWriter
+from services.analytics.adapters.maintenance import Maintenance
 from services.analytics.adapters.quota import Quota
+from services.analytics.adapters.rebuild import Rebuilder
 from services.analytics.adapters.report_cache import ReportCache
 from services.analytics.adapters.rollup_writer import RollupWriter
 from services.analytics.adapters.rollups import RollupStore
@@ -45,6 +47,7 @@ class State(TypedDict):
     statistics: Statistics
     charts: Charts
     alerts: Alerts
+    rebuilder: Rebuilder
 
 
 def create_app(
@@ -60,53 +63,95 @@ def create_app(
     @asynccontextmanager
     async def lifespan(platform: Platform) -> AsyncIterator[State]:
         store = RollupStore(platform.postgres)
-        tailer = Tailer(
-            platform.postgres,
-            RollupWriter(),
-            AuditLogReader(platform.client("audit")),
-            TailMetrics(platform.registry),
-            batch=settings.tail_batch,
-            poll_s=settings.tail_poll_s,
-        )
         thresholds = ThresholdStore(platform.postgres, platform.events)
-        metrics = ReportMetrics(platform.registry)
-        quota = Quota(platform.redis, limit=settings.gemini_rate_limit, replicas=settings.replicas)
-        writer = GeminiWriter(
-            settings,
-            quota,
-            on_attempt=lambda outcome: metrics.attempts.labels(outcome).inc(),
-            on_tokens=lambda kind, count: metrics.tokens.labels(kind).inc(count),
-        )
-        cache = ReportCache(platform.redis, lock_ttl_s=LOCK_TTL_S, wait_s_max=LOCK_WAIT_S_MAX)
-        reports = Reports(settings, store, thresholds, writer, cache, metrics)
         statistics = Statistics(store)
-        renderer = ChartRenderer(settings.state_dir / "matplotlib")
-        platform.health.add_check("log_tail", tailer.health)
-        alert_store = AlertStore(platform.postgres, platform.events)
-        alert_metrics = AlertMetrics(platform.registry)
-        destinations = Destinations(settings.webhook_origins, settings.webhook_private_origins)
-        master = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
-        alerting = Alerting(platform.postgres, store, thresholds, alert_store, alert_metrics)
-        running = [asyncio.create_task(tailer.run()), asyncio.create_task(alerting.run())]
-        if master is not None:
-            sender = WebhookSender(destinations)
-            deliveries = Deliveries(alert_store, sender, alert_metrics, master=master)
-            running.append(asyncio.create_task(deliveries.run()))
-        try:
+        async with AsyncExitStack() as closing:
+            # Ended in the reverse order: first what runs by itself, then what it uses.
+            reports = _reports(settings, platform, store, thresholds, closing)
+            renderer = ChartRenderer(settings.state_dir / "matplotlib")
+            closing.callback(renderer.close)
+            reader = AuditLogReader(platform.client("audit"))
+            rebuilder = Rebuilder(platform.postgres, reader, batch=settings.tail_batch)
+            closing.push_async_callback(rebuilder.close)
+            alerts = _alerts(settings, platform, store, thresholds, closing)
+            _follow(settings, platform, reader, closing)
             yield State(
                 analytics=Analytics(store, thresholds, started_at=datetime.now(UTC)),
                 reports=reports,
                 statistics=statistics,
-                alerts=Alerts(alert_store, destinations, master=master),
                 charts=Charts(store, thresholds, statistics, renderer),
+                alerts=alerts,
+                rebuilder=rebuilder,
             )
-        finally:
-            for task in running:
-                await end(task)
-            await cache.close()
-            await writer.close()
-            renderer.close()
 
     return common.create_app(
         "analytics", settings, lifespan, routers=[native], v1_routers=[router], events=events
     )
+
+
+def _follow(
+    settings: AnalyticsSettings,
+    platform: Platform,
+    reader: AuditLogReader,
+    closing: AsyncExitStack,
+) -> None:
+    """Start following the log, and the retention of what is made of it."""
+    tailer = Tailer(
+        platform.postgres,
+        RollupWriter(),
+        reader,
+        TailMetrics(platform.registry),
+        batch=settings.tail_batch,
+        poll_s=settings.tail_poll_s,
+    )
+    maintenance = Maintenance(
+        platform.postgres,
+        minutes_kept=timedelta(days=settings.minutes_kept_days),
+        hours_kept=timedelta(days=settings.hours_kept_days),
+    )
+    platform.health.add_check("log_tail", tailer.health)
+    for running in (tailer.run(), maintenance.run()):
+        closing.push_async_callback(end, asyncio.create_task(running))
+
+
+def _alerts(
+    settings: AnalyticsSettings,
+    platform: Platform,
+    store: RollupStore,
+    thresholds: ThresholdStore,
+    closing: AsyncExitStack,
+) -> Alerts:
+    """Start judging and sending; give what the alert routes call."""
+    alerts = AlertStore(platform.postgres, platform.events)
+    metrics = AlertMetrics(platform.registry)
+    destinations = Destinations(settings.webhook_origins, settings.webhook_private_origins)
+    master = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
+    tasks = [Alerting(platform.postgres, store, thresholds, alerts, metrics).run()]
+    if master is not None:
+        sender = WebhookSender(destinations)
+        tasks.append(Deliveries(alerts, sender, metrics, master=master).run())
+    for running in tasks:
+        closing.push_async_callback(end, asyncio.create_task(running))
+    return Alerts(alerts, destinations, master=master)
+
+
+def _reports(
+    settings: AnalyticsSettings,
+    platform: Platform,
+    store: RollupStore,
+    thresholds: ThresholdStore,
+    closing: AsyncExitStack,
+) -> Reports:
+    """Put the written analysis together: writer, quota, cache."""
+    metrics = ReportMetrics(platform.registry)
+    quota = Quota(platform.redis, limit=settings.gemini_rate_limit, replicas=settings.replicas)
+    writer = GeminiWriter(
+        settings,
+        quota,
+        on_attempt=lambda outcome: metrics.attempts.labels(outcome).inc(),
+        on_tokens=lambda kind, count: metrics.tokens.labels(kind).inc(count),
+    )
+    cache = ReportCache(platform.redis, lock_ttl_s=LOCK_TTL_S, wait_s_max=LOCK_WAIT_S_MAX)
+    closing.push_async_callback(writer.close)
+    closing.push_async_callback(cache.close)
+    return Reports(settings, store, thresholds, writer, cache, metrics)

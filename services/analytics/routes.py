@@ -1,5 +1,6 @@
 """Routes of analytics: parse, one call, shape the answer."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from libs.common.context import current
 from services.analytics import html_report, schemas
+from services.analytics.adapters.rebuild import Rebuilder
 from services.analytics.alert_views import Alerts
 from services.analytics.charts import KINDS, Charts, Kind
 from services.analytics.reports import Reports
@@ -144,6 +146,20 @@ async def set_webhook(request: Request, body: schemas.WebhookRequest) -> schemas
     caller = current().caller
     by = caller.principal if caller else ""
     return await _alerts(request).set_webhook(_tenant(), body, by=by)
+
+
+@native.get("/v1/analytics/rebuild", summary="How the last rebuild stands")
+async def rebuild(request: Request) -> schemas.RebuildView:
+    """Say how far the roll-ups are rebuilt."""
+    rebuilder: Rebuilder = request.state.rebuilder
+    return schemas.RebuildView(**asdict(await rebuilder.progress()))
+
+
+@native.post("/v1/analytics/rebuild", summary="Rebuild the roll-ups", status_code=202)
+async def start_rebuild(request: Request, body: schemas.RebuildRequest) -> schemas.RebuildView:
+    """Count the whole log again, beside what serves, and then put it in place."""
+    rebuilder: Rebuilder = request.state.rebuilder
+    return schemas.RebuildView(**asdict(await rebuilder.start(accept_loss=body.accept_loss)))
 
 
 def _add_chart(kind: Kind) -> None:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from services.analytics.domain.compare import Outcome
 from services.analytics.domain.facts import Unit
@@ -451,3 +451,20 @@ class WebhookSecretView(WebhookView):
     """The answer to a change: the secret that signs from now on, shown this once."""
 
     secret: str | None
+
+
+class RebuildRequest(_Request):
+    """Start a rebuild; `accept_loss` goes ahead although old entries of the log are pruned."""
+
+    accept_loss: StrictBool = False
+
+
+class RebuildView(BaseModel):
+    """How the last rebuild stands, in log entries."""
+
+    state: Literal["never", "running", "done", "failed", "interrupted"]
+    done: int
+    total: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    reason: str | None

@@ -103,3 +103,17 @@ class AnalyticsSettings(ServiceSettings):
         default=(),
         description="Further origins, which may be http and lie in a private network.",
     )
+    minutes_kept_days: int = env(
+        "ANALYTICS_MINUTES_KEPT_DAYS",
+        default=62,
+        ge=62,
+        le=3_660,
+        description="Days that roll-ups per minute are kept; whole months are dropped after them.",
+    )
+    hours_kept_days: int = env(
+        "ANALYTICS_HOURS_KEPT_DAYS",
+        default=400,
+        ge=62,
+        le=36_600,
+        description="Days that roll-ups per hour are kept.",
+    )

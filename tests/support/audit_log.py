@@ -18,11 +18,18 @@ class AuditLog:
         self.fail_with: int | None = None
         self.reads: list[int] = []
         self.url = ""
+        self._reads_max: int | None = None
 
     def append(self, *events: Event) -> None:
         self.documents.extend(event.to_wire() for event in events)
 
+    def fail_after(self, reads: int) -> None:
+        """Answer 503 once so many reads were served."""
+        self._reads_max = reads
+
     async def entries(self, request: web.Request) -> web.Response:
+        if self._reads_max is not None and len(self.reads) >= self._reads_max:
+            self.fail_with, self._reads_max = 503, None
         if self.fail_with:
             return web.json_response({"code": "unavailable"}, status=self.fail_with)
         start = max(int(request.query["from_index"]), self.min_index)

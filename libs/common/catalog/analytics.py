@@ -73,6 +73,10 @@ ANALYTICS = Service(
             "Change where alerts are sent",
             lane="admin",
         ),
+        Route("GET", "/v1/analytics/rebuild", "analytics:admin", "How the last rebuild stands"),
+        Route(
+            "POST", "/v1/analytics/rebuild", "analytics:admin", "Rebuild the roll-ups", lane="admin"
+        ),
         *(
             Route("GET", f"/v1/analytics/charts/{kind}.svg", "analytics:read", f"Chart: {kind}")
             for kind in ("latency", "confidence", "distribution", "drift")

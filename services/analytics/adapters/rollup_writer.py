@@ -8,13 +8,15 @@ so a batch writes tens of rows where a row per bucket took thousands.
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.analytics.domain.fold import ADDITIVE, Fold, Series, Slot, SlotFold, Sums
 from services.analytics.domain.windows import floor_hour
 
 TAIL_NAME = "audit"
+# Retention keeps minutes for longer than this (the setting's lower bound).
+MONTHS_KNOWN_FOR = timedelta(days=31)
 PARTITIONED = ("rollup_minutes", "histogram_minutes", "category_minutes")
 COLUMNS = (*ADDITIVE, "latency_min", "latency_max")
 DOUBLE = {name for name, kind in Sums.__annotations__.items() if kind is not int}
@@ -130,7 +132,9 @@ class RollupWriter:
         months = {at.replace(day=1, hour=0, minute=0) for at in minutes} - self._months
         for month in sorted(months):
             await ensure_partitions(connection, month)
-        self._months |= months
+        # An old month may be dropped by the retention at any time, so it is asked for each time.
+        recent = utc_now() - MONTHS_KNOWN_FOR
+        self._months = {month for month in self._months | months if month > recent}
 
     async def mark_caught_up(self, connection: Any, log_size: int, at: datetime) -> None:
         """Record that the end of the log was reached at `at`."""
