@@ -1,218 +1,402 @@
 """The committed manifests: fresh, valid, hardened, with the edges of the catalogue."""
 
 import copy
+import functools
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from deploy.helm.render import CHART, EXAMPLES, sources
+from deploy.helm import make_secrets, readme, schema
+from deploy.helm.render import CHART, examples, render, renderer, sources
 from deploy.local.env_example import declared
 from libs.common.catalog import SERVICES
+from tests.deploy import custom
+from tests.deploy.policies import (
+    POLICIES,
+    Document,
+    component,
+    containers,
+    first,
+    of_kind,
+    pods,
+    workloads,
+)
+from tests.deploy.tools import program
 
-Document = dict[str, Any]
-CASES = sorted(path.parent for path in EXAMPLES.glob("*/values.yaml"))
 VALUES: Document = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: Document = json.loads((CHART / "values.schema.json").read_text())
-COMPONENT = "app.kubernetes.io/component"
-# What the image's lifespan end may take to ship events, and a margin.
-SHIP_S, MARGIN_S = 10, 5
+CASES = [pytest.param(path, id=path.name) for path in examples()]
+NAMES = [path.name for path in examples()]
+# Resources of others, in an example only.
+FOREIGN = {"serving.kserve.io/v1beta1"}
 
 
-def manifests() -> list[Document]:
-    text = (EXAMPLES / "minimal" / "rendered" / "manifests.yaml").read_text()
-    return [document for document in yaml.safe_load_all(text) if document]
+@functools.cache
+def _text(name: str) -> str:
+    folder = next(path for path in examples() if path.name == name)
+    return (folder / "rendered" / "manifests.yaml").read_text()
 
 
-def of_kind(documents: list[Document], kind: str) -> dict[str, Document]:
-    return {
-        document["metadata"]["labels"][COMPONENT]: document
-        for document in documents
-        if document["kind"] == kind
-    }
+@functools.cache
+def _parsed(name: str) -> list[Document]:
+    return [d for d in yaml.load_all(_text(name), yaml.CSafeLoader) if d]
 
 
-def pods(documents: list[Document]) -> Iterator[tuple[str, Document]]:
-    for kind in ("Deployment", "Job"):
-        for name, document in of_kind(documents, kind).items():
-            yield name, document["spec"]["template"]["spec"]
+def manifests(name: str) -> list[Document]:
+    return copy.deepcopy(_parsed(name))
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_the_committed_manifests_are_rendered_from_these_sources(case: Any) -> None:
-    committed = (case / "rendered" / "SOURCES.sha256").read_text()
+def merged(base: Any, over: Any) -> Any:
+    """Values as Helm coalesces them: null removes a default."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    result = dict(base)
+    for key, value in over.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(base.get(key), value)
+    return result
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_committed_manifests_are_rendered_from_these_sources(case: Path) -> None:
+    head, _, committed = (case / "rendered" / "SOURCES.sha256").read_text().partition("\n")
+    assert head.startswith("# rendered by ")
     assert committed == sources(case), "render again: python -m deploy.helm.render"
 
 
-@pytest.mark.parametrize("version", ["1.31", "1.34"])
-def test_every_manifest_is_valid_for_kubernetes(version: str) -> None:
-    for document in manifests():
-        kubernetes_validate.validate(document, version, strict=True)
+@pytest.mark.parametrize("case", CASES)
+def test_a_renderer_on_this_machine_gives_the_same_manifests(case: Path) -> None:
+    if renderer() is None:
+        program("helm", "helm.sh/docs/intro/install, or minihelm on PATH")
+    again = [d for d in yaml.load_all(render(case / "values.yaml"), yaml.CSafeLoader) if d]
+    assert again == _parsed(case.name)
 
 
-def restricted(documents: list[Document]) -> list[str]:
-    """Name what breaks the restricted Pod Security standard."""
-    faults = []
-    for name, pod in pods(documents):
-        context = pod["securityContext"]
-        if not context.get("runAsNonRoot") or context["seccompProfile"]["type"] != "RuntimeDefault":
-            faults.append(f"{name}: pod")
-        for container in pod["containers"]:
-            own = container["securityContext"]
-            if (
-                own.get("allowPrivilegeEscalation") is not False
-                or own["capabilities"].get("drop") != ["ALL"]
-                or not own.get("readOnlyRootFilesystem")
-            ):
-                faults.append(f"{name}: container")
-        if pod.get("automountServiceAccountToken") is not False:
-            faults.append(f"{name}: token")
-    return faults
+def test_schema_and_readme_of_the_chart_are_generated() -> None:
+    assert (CHART / "values.schema.json").read_text() == schema.text(), (
+        "python -m deploy.helm.schema"
+    )
+    text = (CHART / "README.md").read_text()
+    assert text == readme.text(text), "python -m deploy.helm.readme"
 
 
-def probes(documents: list[Document]) -> list[str]:
-    """Name the services whose probes are not the catalogue's."""
-    faults = []
-    for name, document in of_kind(documents, "Deployment").items():
-        container = document["spec"]["template"]["spec"]["containers"][0]
-        paths = {
-            probe: container.get(f"{probe}Probe", {}).get("httpGet", {}).get("path")
-            for probe in ("startup", "liveness", "readiness")
-        }
-        if paths != {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}:
-            faults.append(name)
-    return faults
+def test_every_value_has_a_comment() -> None:
+    described = {path for path, _, _ in readme.described()}
+
+    def missing(values: Document, prefix: str = "") -> list[str]:
+        return [
+            f"{prefix}{key}"
+            for key, value in values.items()
+            if f"{prefix}{key}" not in described
+            and not (isinstance(value, dict) and value and not missing(value, f"{prefix}{key}."))
+        ]
+
+    # A service's own fields are those of `defaults`, and the catalogue's.
+    plain = {key: value for key, value in VALUES.items() if key != "services"}
+    undescribed = [
+        path for path in missing(plain) if not re.match(r"defaults\.(probes|resources)\.", path)
+    ]
+    assert [path for path in undescribed if ".nodeSelector." not in path] == []
+    assert len((CHART / "values.yaml").read_text().splitlines()) <= 400
 
 
-def ports(documents: list[Document]) -> list[str]:
-    """Name the services whose Service or container port is not the catalogue's."""
-    deployments, faults = of_kind(documents, "Deployment"), []
-    for name, service in of_kind(documents, "Service").items():
-        port = service["spec"]["ports"][0]
-        container = deployments[name]["spec"]["template"]["spec"]["containers"][0]["ports"][0]
-        is_same = port["port"] == container["containerPort"] == SERVICES[name].port
-        if not is_same or port["targetPort"] != container["name"]:
-            faults.append(name)
-    return faults
+def _seen(name: str, document: Document) -> bool:
+    """Whether the minimal example holds the very same object, which is checked there."""
+    return name != "minimal" and document in _parsed("minimal")
 
 
-def selectors(documents: list[Document]) -> list[str]:
-    """Name the services whose selectors miss their own pods."""
-    services, faults = of_kind(documents, "Service"), []
-    for name, document in of_kind(documents, "Deployment").items():
-        labels = document["spec"]["template"]["metadata"]["labels"]
-        wanted = [document["spec"]["selector"]["matchLabels"], services[name]["spec"]["selector"]]
-        if any(not selector.items() <= labels.items() for selector in wanted):
-            faults.append(name)
-    return faults
+# The version that the manifests are written for, the lowest that the chart takes, and the newest.
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_manifest_is_valid_for_kubernetes(name: str, version: str) -> None:
+    for document in manifests(name):
+        identity = document["apiVersion"], document["kind"]
+        if identity in custom.SPECS:
+            custom.check(document)
+        elif document["apiVersion"] not in FOREIGN and not _seen(name, document):
+            kubernetes_validate.validate(document, version, strict=True)
 
 
-def edges(documents: list[Document]) -> list[str]:
-    """Name the services whose network policy is not the catalogue's graph."""
-    allowed = {
-        name: set(service.calls) | ({"audit"} if service.emits and name != "audit" else set())
-        for name, service in SERVICES.items()
-    }
-    faults = []
-    for name, policy in of_kind(documents, "NetworkPolicy").items():
-        outward = _peers(policy["spec"]["egress"], "to")
-        inward = _peers(policy["spec"]["ingress"], "from")
-        callers = {peer for peer, targets in allowed.items() if name in targets}
-        if outward != allowed[name] or inward != callers:
-            faults.append(name)
-    return faults
+def test_the_checks_of_shape_catch_a_typo() -> None:
+    typo = of_kind(manifests("minimal"), "Deployment")["audit"]
+    typo["spec"]["replica"] = typo["spec"].pop("replicas")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(typo, "1.30", strict=True)
+    scaled = of_kind(manifests("production"), "ScaledObject")["inference"]
+    scaled["spec"]["minReplicas"] = 1
+    with pytest.raises(ValidationError):
+        custom.check(scaled)
 
 
-def _peers(rules: list[Document], side: str) -> set[str]:
-    return {
-        peer["podSelector"]["matchLabels"][COMPONENT]
-        for rule in rules
-        for peer in rule.get(side, [])
-    }
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_manifests_keep_the_policy(
+    name: str, policy: Callable[[list[Document]], list[str]]
+) -> None:
+    assert policy(manifests(name)) == []
 
 
-def drain(documents: list[Document]) -> list[str]:
-    """Name the services that could be killed before they have stopped."""
-    faults = []
-    for name, document in of_kind(documents, "Deployment").items():
-        pod = document["spec"]["template"]["spec"]
-        container = pod["containers"][0]
-        environment = {item["name"]: item.get("value") for item in container["env"]}
-        needed = (
-            container["lifecycle"]["preStop"]["sleep"]["seconds"]
-            + int(environment["SHUTDOWN_S"])
-            + SHIP_S
-            + MARGIN_S
-        )
-        if needed > pod["terminationGracePeriodSeconds"]:
-            faults.append(name)
-    return faults
+def _pod(documents: list[Document], name: str = "features") -> Document:
+    found: Document = workloads(documents)[name]["spec"]["template"]["spec"]
+    return found
 
 
-POLICIES: list[Callable[[list[Document]], list[str]]] = [
-    restricted,
-    probes,
-    ports,
-    selectors,
-    edges,
-    drain,
+def _own(documents: list[Document]) -> Document:
+    found: Document = _pod(documents)["containers"][0]
+    return found
+
+
+def _policy(documents: list[Document]) -> Document:
+    found: Document = of_kind(documents, "NetworkPolicy")["features"]["spec"]
+    return found
+
+
+Change = Callable[[list[Document]], object]
+# (policy, what is broken, how): a checker that has never failed proves nothing.
+FAULTS: list[tuple[str, str, Change]] = [
+    ("restricted", "root is allowed", lambda d: _pod(d)["securityContext"].pop("runAsNonRoot")),
+    ("restricted", "a capability stays", lambda d: _own(d)["securityContext"].pop("capabilities")),
+    (
+        "restricted",
+        "a writable root",
+        lambda d: _own(d)["securityContext"].update(readOnlyRootFilesystem=False),
+    ),
+    ("restricted", "a token", lambda d: _pod(d).update(automountServiceAccountToken=True)),
+    (
+        "restricted",
+        "a host path",
+        lambda d: _pod(d)["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
+    ),
+    ("probes", "no liveness", lambda d: _own(d).pop("livenessProbe")),
+    (
+        "probes",
+        "liveness asks stores",
+        lambda d: _own(d)["livenessProbe"]["httpGet"].update(path="/health"),
+    ),
+    (
+        "probes",
+        "a rollout shorter than the start",
+        lambda d: workloads(d)["features"]["spec"].update(progressDeadlineSeconds=60),
+    ),
+    (
+        "ports",
+        "another port",
+        lambda d: of_kind(d, "Service")["features"]["spec"]["ports"][0].update(port=1),
+    ),
+    ("ports", "a port of another name", lambda d: _own(d)["ports"][0].update(name="web")),
+    (
+        "selectors",
+        "pods without a component",
+        lambda d: workloads(d)["features"]["spec"]["template"]["metadata"]["labels"].pop(
+            "app.kubernetes.io/component"
+        ),
+    ),
+    (
+        "selectors",
+        "a budget of others",
+        lambda d: of_kind(d, "PodDisruptionBudget")["features"]["spec"]["selector"][
+            "matchLabels"
+        ].update({"app.kubernetes.io/component": "audit"}),
+    ),
+    ("edges", "an edge lost", lambda d: _policy(d)["egress"].pop()),
+    (
+        "edges",
+        "an edge too many",
+        lambda d: _policy(d)["ingress"][0]["from"].append(
+            {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "audit"}}}
+        ),
+    ),
+    ("edges", "open to all", lambda d: _policy(d)["ingress"].append({"ports": [{"port": "http"}]})),
+    ("edges", "egress not denied", lambda d: _policy(d)["policyTypes"].remove("Egress")),
+    ("drain", "killed too soon", lambda d: _pod(d).update(terminationGracePeriodSeconds=20)),
+    (
+        "references",
+        "a Secret nobody makes",
+        lambda d: _own(d)["env"][0]["valueFrom"]["secretKeyRef"].update(name="absent"),
+    ),
+    ("references", "a foreign account", lambda d: _pod(d).update(serviceAccountName="absent")),
+    (
+        "images",
+        "a moving tag",
+        lambda d: _own(d).update(image="registry.example.org/features:latest"),
+    ),
+    ("images", "no tag", lambda d: _own(d).update(image="registry.example.org/features")),
+    (
+        "scaling",
+        "replicas with a scaler",
+        lambda d: workloads(d)["inference"]["spec"].update(replicas=3),
+    ),
+    (
+        "scaling",
+        "a scaler of another kind",
+        lambda d: of_kind(d, "ScaledObject")["inference"]["spec"]["scaleTargetRef"].update(
+            kind="Deployment"
+        ),
+    ),
+    ("bounded", "no memory limit", lambda d: _own(d)["resources"].pop("limits")),
+    ("bounded", "endless scratch", lambda d: _pod(d)["volumes"][0].update(emptyDir={})),
+    (
+        "no_secret_in_a_config_map",
+        "a password in a setting",
+        lambda d: of_kind(d, "ConfigMap")["settings"]["data"].update(X="postgresql://u:secret@h/d"),
+    ),
+    (
+        "no_secret_in_a_config_map",
+        "a URL in the environment",
+        lambda d: _own(d)["env"].append(
+            {"name": "POSTGRES_URL", "value": "postgresql://u:secret@h/d"}
+        ),
+    ),
 ]
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
-def test_the_manifests_keep_the_policy(policy: Callable[[list[Document]], list[str]]) -> None:
-    assert policy(manifests()) == []
+@pytest.mark.parametrize("fault", FAULTS, ids=[f"{p}: {what}" for p, what, _ in FAULTS])
+def test_a_seeded_fault_is_caught(fault: tuple[str, str, Change]) -> None:
+    name, _, change = fault
+    # Production has autoscalers, minimal has plain Deployments.
+    documents = manifests("production" if name == "scaling" else "minimal")
+    policy = next(policy for policy in POLICIES if policy.__name__ == name)
+    assert policy(documents) == []
+    change(documents)
+    assert policy(documents) != []
 
 
-def _deployment(documents: list[Document]) -> Document:
-    template: Document = of_kind(documents, "Deployment")["features"]["spec"]["template"]
-    return template
+def test_every_policy_has_a_seeded_fault() -> None:
+    assert {name for name, _, _ in FAULTS} == {policy.__name__ for policy in POLICIES}
 
 
-FAULTS: dict[str, Callable[[list[Document]], object]] = {
-    "restricted": lambda all_: _deployment(all_)["spec"]["securityContext"].pop("runAsNonRoot"),
-    "probes": lambda all_: _deployment(all_)["spec"]["containers"][0].pop("livenessProbe"),
-    "ports": lambda all_: of_kind(all_, "Service")["features"]["spec"]["ports"][0].update(port=1),
-    "selectors": lambda all_: _deployment(all_)["metadata"]["labels"].pop(COMPONENT),
-    "edges": lambda all_: of_kind(all_, "NetworkPolicy")["features"]["spec"]["egress"].pop(),
-    "drain": lambda all_: _deployment(all_)["spec"].update(terminationGracePeriodSeconds=20),
-}
-
-
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
-def test_a_seeded_fault_is_caught(policy: Callable[[list[Document]], list[str]]) -> None:
-    documents = copy.deepcopy(manifests())
-    FAULTS[policy.__name__](documents)
-    assert policy(documents) == ["features"] or any(
-        "features" in fault for fault in policy(documents)
-    )
-
-
-def test_every_service_of_the_catalogue_is_deployed_with_its_resources() -> None:
-    deployed = of_kind(manifests(), "Deployment")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_service_of_the_catalogue_is_deployed_with_its_memory(name: str) -> None:
+    deployed = workloads(manifests(name))
     assert set(deployed) == set(SERVICES)
-    for name, document in deployed.items():
-        resources = document["spec"]["template"]["spec"]["containers"][0]["resources"]
-        assert int(resources["limits"]["memory"].removesuffix("Mi")) >= SERVICES[name].memory_mib
+    scale = {"Mi": 1, "Gi": 1024}
+    for service, document in deployed.items():
+        limit = first(document)["resources"]["limits"]["memory"]
+        assert int(limit[:-2]) * scale[limit[-2:]] >= SERVICES[service].memory_mib
+
+
+def test_production_has_memory_limit_equal_to_request_and_no_cpu_limit() -> None:
+    for document in workloads(manifests("production")).values():
+        resources = first(document)["resources"]
         assert resources["limits"]["memory"] == resources["requests"]["memory"]
         assert "cpu" not in resources["limits"]
+        assert "@sha256:" in first(document)["image"]
 
 
-def test_environment_names_are_ones_that_settings_read() -> None:
+def test_the_defaults_are_the_missions_resources() -> None:
+    assert VALUES["defaults"]["replicas"] == 3
+    assert VALUES["defaults"]["resources"] == {
+        "requests": {"cpu": "250m", "memory": "256Mi"},
+        "limits": {"cpu": "500m", "memory": "512Mi"},
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_environment_names_are_ones_that_settings_read(name: str) -> None:
+    documents = manifests(name)
     known = declared()
-    for name, document in of_kind(manifests(), "Deployment").items():
-        container = document["spec"]["template"]["spec"]["containers"][0]
-        assert [item["name"] for item in container["env"] if item["name"] not in known] == [], name
+    shared = next(d for d in documents if d["metadata"]["name"] == "gatehouse-settings")
+    assert [key for key in shared["data"] if key not in known] == []
+    for service, document in workloads(documents).items():
+        unknown = [i["name"] for i in first(document)["env"] if i["name"] not in known]
+        assert unknown == [], service
 
 
-def test_no_image_is_latest_and_no_manifest_holds_a_secret() -> None:
-    for _, pod in pods(manifests()):
-        assert all(":latest" not in item["image"] for item in pod["containers"])
-    assert {"Secret", "ConfigMap"} & {document["kind"] for document in manifests()} == set()
+@pytest.mark.parametrize("name", NAMES)
+def test_only_analytics_may_leave_the_cluster_and_only_with_a_key(name: str) -> None:
+    documents = manifests(name)
+    has_gemini = any(
+        item["name"] == "GEMINI_API_KEY" for item in first(workloads(documents)["analytics"])["env"]
+    )
+    for service, policy in of_kind(documents, "NetworkPolicy").items():
+        outside = [
+            port["port"]
+            for rule in policy["spec"].get("egress", [])
+            if "to" not in rule
+            for port in rule["ports"]
+        ]
+        assert (443 in outside) <= (service in {"analytics", "audit"})
+        if service == "analytics":
+            assert (443 in outside) is has_gemini
+
+
+def test_no_service_gets_another_services_private_key() -> None:
+    for service, document in workloads(manifests("minimal")).items():
+        volumes = document["spec"]["template"]["spec"]["volumes"]
+        keys = next(v for v in volumes if v["name"] == "keys")["projected"]["sources"]
+        assert keys[0]["secret"]["items"] == [{"key": f"{service}.key", "path": f"{service}.key"}]
+
+
+def test_the_demo_brings_its_stores_and_a_test_that_predicts() -> None:
+    documents = manifests("kind")
+    assert {"demo-postgres", "demo-redis"} <= set(of_kind(documents, "StatefulSet"))
+    pod = of_kind(documents, "Pod")["helm-test"]
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert [each["name"] for each in containers(pod["spec"])] == ["bootstrap", "predict"]
+    source = of_kind(documents, "ConfigMap")["helm-test"]["data"]["predict_once.py"]
+    compile(source, "predict_once.py", "exec")
+
+
+def test_gpu_pods_choose_nodes_share_them_and_read_a_subset_of_the_models() -> None:
+    documents = manifests("gpu")
+    pod = _pod(documents, "inference")
+    own = pod["containers"][0]
+    assert own["image"].endswith("gatehouse-inference-gpu:0.1.0")
+    assert own["resources"]["limits"]["nvidia.com/gpu.shared"] == "1"
+    assert pod["nodeSelector"]["nvidia.com/gpu.product"] == "NVIDIA-L4"
+    mounts = [mount for mount in own["volumeMounts"] if mount["name"] == "models"]
+    assert [(m["mountPath"], m["subPath"], m["readOnly"]) for m in mounts] == [
+        ("/models/sentiment", "sentiment", True),
+        ("/models/fraud", "fraud", True),
+    ]
+    plugin = next(d for d in documents if d["metadata"]["name"] == "gatehouse-gpu-sharing")
+    sharing = yaml.safe_load(plugin["data"]["config.yaml"])["sharing"]["timeSlicing"]
+    assert sharing["resources"] == [{"name": "nvidia.com/gpu", "replicas": 4}]
+    assert sharing["renameByDefault"] is True
+    assert "nodeSelector" not in _pod(documents, "features")
+
+
+def test_the_external_store_makes_every_secret_that_pods_want() -> None:
+    made = {
+        d["metadata"]["name"]
+        for d in manifests("external-secrets")
+        if d["kind"] == "ExternalSecret"
+    }
+    wanted = {"gatehouse-postgres", "gatehouse-redis", "gatehouse-keys", "gatehouse-pepper"}
+    assert made == wanted
+
+
+def test_the_command_for_secrets_makes_what_the_chart_expects() -> None:
+    made = {(each["kind"], each["metadata"]["name"]): each for each in make_secrets.objects("ns")}
+    assert set(made) == {
+        ("Secret", VALUES["keys"]["existingSecret"]),
+        ("ConfigMap", VALUES["keys"]["publicConfigMap"]),
+        ("Secret", VALUES["pepper"]["existingSecret"]),
+    }
+    private = made["Secret", "gatehouse-keys"]["stringData"]
+    public = made["ConfigMap", "gatehouse-public-keys"]["data"]
+    assert set(private) == {f"{name}.key" for name in (*SERVICES, "witness")}
+    assert set(public) == {f"{name}.pub" for name in (*SERVICES, "witness")}
+    assert VALUES["pepper"]["key"] in made["Secret", "gatehouse-pepper"]["stringData"]
+    for each in made.values():
+        kubernetes_validate.validate(each, "1.30", strict=True)
+
+
+def test_templates_are_functions_of_the_values() -> None:
+    text = "".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
+    for name in ("randAlphaNum", "genSignedCert", "genCA", "lookup", "uuidv4"):
+        assert name not in text
+    assert not re.search(r"{{[^}]*\bnow\b", text)
 
 
 def test_ports_and_edges_in_the_values_are_the_catalogues() -> None:
@@ -224,29 +408,158 @@ def test_ports_and_edges_in_the_values_are_the_catalogues() -> None:
         assert values["redis"] is service.redis
 
 
-def test_the_values_fit_their_schema() -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_the_values_fit_their_schema(case: Path) -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
-    jsonschema.validate(VALUES, SCHEMA)
+    values = merged(VALUES, yaml.safe_load((case / "values.yaml").read_text()))
+    jsonschema.Draft7Validator(SCHEMA).validate(values)
 
 
-BAD: dict[str, tuple[Callable[[Document], object], str]] = {
-    "a typo": (lambda v: v.update(servces={}), "$"),
-    "a mutable tag": (lambda v: v["image"].update(tag="latest"), "$.image.tag"),
-    "replicas as text": (lambda v: v["defaults"].update(replicas="3"), "$.defaults.replicas"),
-    "no database secret": (lambda v: v["postgres"].update(existingSecret=""), "$.postgres"),
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "a typo": ({"servces": {}}, "$"),
+    "a typo inside": ({"image": {"registri": "x"}}, "$.image"),
+    "a mutable tag": ({"image": {"tag": "latest"}}, "$.image.tag"),
+    "replicas as text": ({"defaults": {"replicas": "3"}}, "$.defaults.replicas"),
+    "negative replicas": (
+        {"services": {"features": {"replicas": -1}}},
+        "$.services.features.replicas",
+    ),
+    "a URL and a Secret": (
+        {"postgres": {"url": "postgresql://h/d", "existingSecret": "s"}},
+        "$.postgres",
+    ),
+    "a URL of another store": ({"redis": {"url": "postgresql://h/d"}}, "$.redis.url"),
     "an unknown peer": (
-        lambda v: v["services"]["features"].update(calls=["oracle"]),
+        {"services": {"features": {"calls": ["oracle"]}}},
         "$.services.features.calls[0]",
     ),
-    "a short digest": (lambda v: v["defaults"].update(digest="sha256:1"), "$.defaults.digest"),
-    "a missing service": (lambda v: v["services"].pop("audit"), "$.services"),
+    "a short digest": ({"defaults": {"digest": "sha256:1"}}, "$.defaults.digest"),
+    "a missing service": ({"services": {"audit": None}}, "$.services"),
+    "both autoscalers": (
+        {"services": {"inference": {"hpa": {"enabled": True}, "keda": {"enabled": True}}}},
+        "$.services.inference",
+    ),
+    "cpu above 100 %": ({"defaults": {"hpa": {"cpuPercent": 170}}}, "$.defaults.hpa.cpuPercent"),
+    "a lower-case variable": (
+        {"services": {"audit": {"env": {"log_level": "x"}}}},
+        "$.services.audit.env",
+    ),
+    "a variable as a number": (
+        {"services": {"audit": {"env": {"X": 1}}}},
+        "$.services.audit.env.X",
+    ),
+    "memory without a unit that exists": (
+        {"defaults": {"resources": {"limits": {"memory": "512MB"}}}},
+        "$.defaults.resources.limits.memory",
+    ),
+    "a log level": ({"logLevel": "verbose"}, "$.logLevel"),
+    "a trace ratio above one": ({"traces": {"ratio": "1.5"}}, "$.traces.ratio"),
+    "an access mode": (
+        {"auditKeys": {"accessModes": ["ReadOnlyMany"]}},
+        "$.auditKeys.accessModes[0]",
+    ),
+    "one pod per shared GPU": (
+        {"gpu": {"timeSlicing": {"replicas": 1}}},
+        "$.gpu.timeSlicing.replicas",
+    ),
+    "a relative mount": ({"models": {"mountPath": "models"}}, "$.models.mountPath"),
+    "no signing keys": ({"keys": {"existingSecret": ""}}, "$.keys.existingSecret"),
 }
 
 
 @pytest.mark.parametrize("case", BAD, ids=list(BAD))
 def test_wrong_values_are_refused_where_they_stand(case: str) -> None:
-    change, where = BAD[case]
-    values = copy.deepcopy(VALUES)
-    change(values)
+    over, where = BAD[case]
+    values = merged(VALUES, over)
     errors = list(jsonschema.Draft7Validator(SCHEMA).iter_errors(values))
-    assert any(error.json_path.startswith(where) for error in errors)
+    assert where in {error.json_path for error in errors}
+
+
+STORES = {"postgres": {"existingSecret": "p"}, "redis": {"existingSecret": "r"}}
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "no database URL": (
+        {"redis": {"existingSecret": "r"}},
+        "no postgres: set postgres.existingSecret",
+    ),
+    "no Redis": ({"postgres": {"existingSecret": "p"}}, "no redis: set redis.existingSecret"),
+    "a demo with stores": (
+        {**STORES, "demo": {"enabled": True}},
+        "leave postgres.url and postgres.existingSecret empty",
+    ),
+    "both autoscalers, one by default": (
+        {
+            **STORES,
+            "defaults": {"hpa": {"enabled": True}},
+            "services": {"audit": {"replicas": None}, "inference": {"keda": {"enabled": True}}},
+        },
+        "switch one off",
+    ),
+    "replicas with an autoscaler": (
+        {**STORES, "services": {"features": {"replicas": 3, "hpa": {"enabled": True}}}},
+        "would fight the autoscaler",
+    ),
+    "KEDA without a query": (
+        {**STORES, "services": {"features": {"keda": {"enabled": True}}}},
+        "keda.query is empty",
+    ),
+    "fewest above most": (
+        {**STORES, "services": {"features": {"hpa": {"minReplicas": 5, "maxReplicas": 2}}}},
+        "minReplicas is larger",
+    ),
+    "a drain that is cut": (
+        {**STORES, "services": {"features": {"terminationGracePeriodSeconds": 30}}},
+        "exceeds terminationGracePeriodSeconds",
+    ),
+    "a tag where digests are required": (
+        {**STORES, "image": {"requireDigests": True}},
+        "digest to sha256:...",
+    ),
+    "several log keepers on one disk": (
+        {**STORES, "services": {"audit": {"replicas": 2}}},
+        "ReadWriteMany",
+    ),
+    "two ways in": (
+        {**STORES, "ingress": {"enabled": True}, "httpRoute": {"enabled": True}},
+        "publish the gateway once",
+    ),
+    "a proxy that hides callers": (
+        {**STORES, "ingress": {"enabled": True, "hosts": ["h"]}},
+        "FORWARDED_HOPS",
+    ),
+    "an external store without a name": (
+        {**STORES, "externalSecrets": {"enabled": True}},
+        "storeRef.name",
+    ),
+    "a subset of nothing": ({**STORES, "models": {"names": ["fraud"]}}, "models.existingClaim"),
+    "a witness without a key": (
+        {**STORES, "witness": {"url": "https://w.example.org"}},
+        "witness.verifierKey",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS, ids=list(CONTRADICTIONS))
+def test_contradictions_are_refused_with_advice(case: str, tmp_path: Path) -> None:
+    if renderer() is None:
+        program("helm", "helm.sh/docs/intro/install, or minihelm on PATH")
+    values, advice = CONTRADICTIONS[case]
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match=re.escape(advice)):
+        render(file)
+
+
+def test_every_component_label_is_known() -> None:
+    known = {
+        *SERVICES,
+        "settings",
+        "monitoring",
+        "migrate",
+        "helm-test",
+        "demo-postgres",
+        "demo-redis",
+        "remote-engine",
+    }
+    for name in NAMES:
+        assert {component(d) for d in _parsed(name) if d["apiVersion"] not in FOREIGN} <= known
+        assert [service for service, _ in pods(_parsed(name)) if service not in known] == []

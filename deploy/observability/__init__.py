@@ -1,0 +1,1 @@
+"""Observability as code: scrape configuration, Jaeger, Grafana and the script of its dashboards."""
