@@ -20,6 +20,11 @@ from services.guardrails import (
     stream_routes,
 )
 from services.guardrails.adapters.builtin_policies import BuiltinPolicies
+from services.guardrails.adapters.inference_v2 import (
+    GuardModel,
+    InjectionValidator,
+    ToxicityValidator,
+)
 from services.guardrails.adapters.local import Detector, LocalValidator
 from services.guardrails.adapters.postgres_policies import PostgresPolicies
 from services.guardrails.adapters.redis_cache import NoCache, RedisVerdictCache
@@ -34,10 +39,13 @@ from services.guardrails.domain.lexical import (
     malicious_validator,
 )
 from services.guardrails.domain.pii import PiiValidator
-from services.guardrails.domain.ports import VerdictCache
+from services.guardrails.domain.ports import Validator, VerdictCache
 from services.guardrails.domain.secrets import SecretsValidator
 from services.guardrails.metrics import GuardMetrics
 from services.guardrails.settings import GuardrailsSettings
+
+# What the guard model calls its kinds of toxicity.
+TOXICITY_LABELS = ("toxic", "hate", "sexist")
 
 
 class State(TypedDict):
@@ -46,6 +54,7 @@ class State(TypedDict):
     checker: Checker
     metrics: GuardMetrics
     cache: VerdictCache
+    model: GuardModel
     offload: Callable[..., Awaitable[Any]]
 
 
@@ -71,14 +80,20 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
             detectors: tuple[Detector, ...] = (
                 PiiValidator(),
                 SecretsValidator(),
-                injection_validator(),
                 malicious_validator(),
                 LengthValidator(),
                 WordListValidator(),
                 RegexValidator(),
             )
+            model = GuardModel(settings.guard_model, platform.client("inference"))
+            injection = LocalValidator(injection_validator(), pool)
+            validators: list[Validator] = [
+                *(LocalValidator(detector, pool) for detector in detectors),
+                InjectionValidator(injection, model),
+                ToxicityValidator(model, TOXICITY_LABELS),
+            ]
             guard = Guard(
-                {detector.name: LocalValidator(detector, pool) for detector in detectors},
+                {validator.name: validator for validator in validators},
                 cache,
                 policies,
                 secret,
@@ -96,7 +111,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
             async def offload(function: Callable[..., Any], *args: Any) -> Any:
                 return await loop.run_in_executor(pool, function, *args)
 
-            yield State(checker=checker, metrics=metrics, cache=cache, offload=offload)
+            yield State(checker=checker, metrics=metrics, cache=cache, model=model, offload=offload)
 
     return build(
         "guardrails",

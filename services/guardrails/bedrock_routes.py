@@ -12,7 +12,7 @@ from libs.common.context import current
 from services.guardrails.checker import Checked, Checker
 from services.guardrails.domain.operators import TenantKeys, edit
 from services.guardrails.domain.policy import ValidatorRule
-from services.guardrails.domain.verdict import Action, Decision, Span, Verdict
+from services.guardrails.domain.verdict import Action, Decision, Span, Verdict, strictest
 from services.guardrails.schemas import BATCH_TEXTS_MAX, Text
 
 router = APIRouter(tags=["bedrock"])
@@ -113,7 +113,7 @@ def _usage(chars: int, ran: set[str]) -> dict[str, int]:
     units = -(-chars // UNIT_CHARS)
     return {
         "topicPolicyUnits": 0,
-        "contentPolicyUnits": units if "injection" in ran else 0,
+        "contentPolicyUnits": units if ran & {"injection", "toxicity"} else 0,
         "wordPolicyUnits": units if "words" in ran else 0,
         "sensitiveInformationPolicyUnits": units if ran & {"pii", "secrets"} else 0,
         "sensitiveInformationPolicyFreeUnits": units if "regex" in ran else 0,
@@ -127,12 +127,13 @@ def _assessment(
     result: dict[str, Any] = {}
     entities: list[dict[str, Any]] = []
     regexes: list[dict[str, Any]] = []
+    filters: list[dict[str, Any]] = []
     for verdict in decision.verdicts:
         rule = checked.outcome.policy.body.rule(verdict.name)
         if rule is None:
             continue
-        if verdict.name == "injection" and verdict.spans:
-            result["contentPolicy"] = {"filters": [_attack(verdict)]}
+        if verdict.name in {"injection", "toxicity"}:
+            filters += _filters(rule, verdict)
         elif verdict.name == "words" and verdict.spans:
             result["wordPolicy"] = {
                 "customWords": [
@@ -148,6 +149,8 @@ def _assessment(
         else:
             for span in verdict.spans:
                 _sensitive(checker, rule, span, text, entities, regexes)
+    if filters:
+        result["contentPolicy"] = {"filters": filters}
     if entities or regexes:
         result["sensitiveInformationPolicy"] = {"piiEntities": entities, "regexes": regexes}
     return result
@@ -188,12 +191,25 @@ def _blocked(rule: ValidatorRule, span: Span) -> str:
     return "BLOCKED" if rule.action_of(span.label) is Action.BLOCK else "NONE"
 
 
-def _attack(verdict: Verdict) -> dict[str, Any]:
-    confidence = "HIGH" if verdict.score >= 0.8 else "MEDIUM" if verdict.score >= 0.6 else "LOW"
-    return {
-        "type": "PROMPT_ATTACK",
-        "confidence": confidence,
-        "filterStrength": "HIGH",
-        "action": "BLOCKED" if verdict.action is Action.BLOCK else "NONE",
-        "detected": True,
-    }
+# Labels of findings about content, by Bedrock's filter.
+_FILTER_OF = {"hate": "HATE", "toxic": "INSULTS", "sexist": "HATE"}
+
+
+def _filters(rule: ValidatorRule, verdict: Verdict) -> list[dict[str, Any]]:
+    """Give one filter per kind of content, with its highest score and strictest action."""
+    found: dict[str, tuple[float, Action]] = {}
+    findings = [(span.label, span.score) for span in verdict.spans] + list(verdict.scores.items())
+    for label, score in findings:
+        kind = _FILTER_OF.get(label, "PROMPT_ATTACK")
+        known = found.get(kind, (0.0, Action.ALLOW))
+        found[kind] = (max(score, known[0]), strictest([rule.action_of(label), known[1]]))
+    return [
+        {
+            "type": kind,
+            "confidence": "HIGH" if score >= 0.8 else "MEDIUM" if score >= 0.6 else "LOW",
+            "filterStrength": "HIGH",
+            "action": "BLOCKED" if action is Action.BLOCK else "NONE",
+            "detected": True,
+        }
+        for kind, (score, action) in found.items()
+    ]

@@ -4,6 +4,7 @@ A category is scored only by a validator that reports it under the category's ow
 does, the answer is `false`, `0.0` and `[]`, which claims no check.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.guardrails.checker import Checker
 from services.guardrails.domain.guard import Outcome
 from services.guardrails.domain.verdict import Action, Decision
-from services.guardrails.schemas import BATCH_TEXTS_MAX, Text
+from services.guardrails.schemas import BATCH_TEXTS_MAX, POLICY_REFERENCE, Text
 
 router = APIRouter(tags=["moderations"])
 CATEGORIES = (
@@ -20,6 +21,9 @@ CATEGORIES = (
     "illicit/violent", "self-harm", "self-harm/instructions", "self-harm/intent", "sexual",
     "sexual/minors", "violence", "violence/graphic",
 )  # fmt: skip
+# The model's labels and the category each stands for; a category's own name stands for itself.
+_CATEGORY_OF = {"toxic": "harassment", "sexist": "harassment", "hate": "hate"}
+MODEL = "gatehouse-guardrails"
 
 
 class _Strict(BaseModel):
@@ -41,7 +45,15 @@ class ModerationRequest(_Strict):
         | Annotated[list[Text], Field(min_length=1, max_length=BATCH_TEXTS_MAX)]
         | Annotated[list[TextPart], Field(min_length=1, max_length=BATCH_TEXTS_MAX)]
     )
-    model: str = "gatehouse-guardrails"
+    model: Annotated[str, Field(max_length=128)] = Field(
+        default=MODEL, description="`gatehouse-guardrails/<policy>` chooses a policy."
+    )
+
+    @property
+    def policy(self) -> str | None:
+        """The policy that the model name asks for; None means the tenant's active one."""
+        family, _, policy = self.model.partition("/")
+        return policy if family == MODEL and re.fullmatch(POLICY_REFERENCE, policy) else None
 
 
 @router.post("/v1/moderations", summary="OpenAI moderation")
@@ -50,7 +62,7 @@ async def moderations(body: ModerationRequest, request: Request) -> dict[str, An
     checker: Checker = request.state.checker
     parts = [body.input] if isinstance(body.input, str) else body.input
     texts = [part if isinstance(part, str) else part.text for part in parts]
-    checked = await checker.check(texts, pointers=["/input"] * len(texts))
+    checked = await checker.check(texts, pointers=["/input"] * len(texts), policy=body.policy)
     decisions = checked.outcome.decisions
     is_one = isinstance(parts[0], TextPart)
     groups = [decisions] if is_one else [[decision] for decision in decisions]
@@ -69,9 +81,10 @@ def _result(outcome: Outcome, decisions: list[Decision]) -> dict[str, Any]:
         for verdict in decision.verdicts:
             rule = outcome.policy.body.rule(verdict.name)
             for label, score in verdict.scores.items():
-                scores[label] = max(score, scores.get(label, 0.0))
+                category = _CATEGORY_OF.get(label, label)
+                scores[category] = max(score, scores.get(category, 0.0))
                 if rule and rule.action_of(label) is not Action.ALLOW:
-                    found.add(label)
+                    found.add(category)
     return {
         "flagged": any(decision.action is not Action.ALLOW for decision in decisions),
         "categories": {name: name in found for name in CATEGORIES},

@@ -24,6 +24,12 @@ class GuardrailsSettings(ServiceSettings):
         le=2_000_000,
         description="Longest text of one check, in characters; longer ones use the stream.",
     )
+    guard_model: str = env(
+        "GUARD_MODEL",
+        default="guard",
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+        description="Model in inference that scores toxicity and injection.",
+    )
     pattern_threads: int = env(
         "PATTERN_THREADS",
         default=2,

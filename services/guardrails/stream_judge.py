@@ -12,6 +12,11 @@ from services.guardrails.domain.streaming import Judged
 from services.guardrails.domain.verdict import Action, Decision, Span, Status, Verdict, strictest
 
 
+def _local(rule: ValidatorRule) -> dict[str, Any]:
+    """Give the parameters without those that ask for a model."""
+    return {name: value for name, value in rule.params.items() if name != "model"}
+
+
 class StreamJudge:
     """Pure validators over the stretches of one stream; state of one connection."""
 
@@ -19,7 +24,7 @@ class StreamJudge:
         """Read the parameters of the policy's validators once.
 
         Args:
-            policy: every validator of it must be in `detectors`.
+            policy: rules whose validator is not in `detectors` are judged elsewhere.
             detectors: pure validators by name.
             keys: of the tenant.
 
@@ -29,12 +34,13 @@ class StreamJudge:
         self._policy = policy
         self._keys = keys
         self._rules: list[tuple[ValidatorRule, Any, Any]] = [
-            (rule, detectors[rule.name], detectors[rule.name].parse(rule.params))
+            (rule, detectors[rule.name], detectors[rule.name].parse(_local(rule)))
             for rule in policy.body.validators
+            if rule.name in detectors
         ]
         self._owners: dict[tuple[str, str], ValidatorRule] = {}
         self._found: dict[str, Verdict] = {}
-        self.hold = max(detector.hold(params) for _, detector, params in self._rules)
+        self.hold = max((detector.hold(params) for _, detector, params in self._rules), default=0)
 
     def __call__(self, text: str, total: int, ended: bool) -> Judged:
         """Judge one stretch of a stream of `total` characters so far."""
@@ -55,6 +61,11 @@ class StreamJudge:
                     masked.append(span)
         return Judged(tuple(masked), strictest(actions))
 
+    def remember(self, verdicts: Sequence[Verdict]) -> None:
+        """Take verdicts of validators that judge windows elsewhere."""
+        for verdict in verdicts:
+            self._remember(verdict)
+
     def edit(self, span: Span, text: str) -> str:
         """Give the replacement of a masked span."""
         rule = self._owners[span.rule, span.label]
@@ -66,10 +77,11 @@ class StreamJudge:
         scores = dict.fromkeys(verdict.labels, verdict.score)
         for label, score in known.scores.items() if known else ():
             scores[label] = max(score, scores.get(label, 0.0))
+        failed = known is not None and known.status not in {Status.OK, Status.SKIPPED}
         self._found[verdict.name] = Verdict(
             verdict.name,
             verdict.version,
-            verdict.status,
+            known.status if known and failed else verdict.status,
             strictest([verdict.action, known.action if known else Action.ALLOW]),
             max(verdict.score, known.score if known else 0.0),
             scores=scores,

@@ -7,6 +7,8 @@ that stops reading stops us reading: a frame is taken only after the answer to t
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, WebSocket
@@ -15,13 +17,16 @@ from starlette.websockets import WebSocketDisconnect
 
 from libs.common.context import current
 from libs.common.errors import ServiceError
+from services.guardrails.adapters.inference_v2 import InjectionValidator
 from services.guardrails.adapters.local import INLINE_BYTES_MAX, LocalValidator
 from services.guardrails.checker import Checker
 from services.guardrails.domain.lexical import UnboundedError
+from services.guardrails.domain.policy import Policy, ValidatorRule
 from services.guardrails.domain.streaming import Blocked, Holdback, Release
 from services.guardrails.domain.verdict import Decision
 from services.guardrails.schemas import POLICY_REFERENCE, Text
 from services.guardrails.stream_judge import StreamJudge
+from services.guardrails.stream_models import ModelGate
 
 router = APIRouter(tags=["guardrails"])
 DELTA_CHARS_MAX = 65_536
@@ -88,17 +93,31 @@ async def stream(socket: WebSocket) -> None:
         socket.state.metrics.streams.dec()
 
 
+@dataclass
+class _Session:
+    """One open stream."""
+
+    policy: Policy
+    judge: StreamJudge
+    buffer: Holdback
+    gate: ModelGate | None
+    digest: Any
+    received: int = 0
+
+
 async def _serve(socket: WebSocket) -> None:
     checker: Checker = socket.state.checker
     started = time.perf_counter()
-    judge, buffer, policy, digest = await _open(checker, await _frame(socket, _OPEN))
+    session = await _open(checker, await _frame(socket, _OPEN))
 
     async def record(*, blocked: bool) -> tuple[str, Decision]:
-        guarded = buffer.total if blocked else buffer.released
-        decision = judge.decision(buffer.total, guarded, blocked=blocked)
+        guarded = session.received if blocked else session.buffer.released
+        decision = session.judge.decision(session.received, guarded, blocked=blocked)
         latency_ms = round((time.perf_counter() - started) * 1e3, 3)
         try:
-            event_id = await checker.record(policy, decision, digest.hexdigest(), latency_ms)
+            event_id = await checker.record(
+                session.policy, decision, session.digest.hexdigest(), latency_ms
+            )
         except ServiceError:
             raise StreamRefusedError(
                 "unavailable", "The verdict cannot be recorded.", 1011
@@ -106,7 +125,7 @@ async def _serve(socket: WebSocket) -> None:
         return event_id, decision
 
     try:
-        is_blocked = await _relay(socket, buffer, digest)
+        is_blocked = await _relay(socket, session)
     except (StreamRefusedError, WebSocketDisconnect):
         # What was judged before the client left or broke the protocol is a decision too.
         await record(blocked=False)
@@ -120,27 +139,45 @@ async def _serve(socket: WebSocket) -> None:
     await socket.close()
 
 
-async def _relay(socket: WebSocket, buffer: Holdback, digest: Any) -> bool:
+async def _relay(socket: WebSocket, session: _Session) -> bool:
     """Take frames until the end or a block; say whether it was a block."""
     seq = 0
     while True:
         frame = await _frame(socket, _NEXT)
+        text, is_end = "", isinstance(frame, EndFrame)
         if isinstance(frame, TextFrame):
             if frame.seq != seq:
                 raise StreamRefusedError("out_of_order", "seq must count from 0 without gaps")
             seq += 1
-            digest.update(frame.delta.encode())
-            is_small = len(frame.delta) + len(buffer.kept) <= INLINE_BYTES_MAX
-            if is_small:
-                outcome = buffer.push(frame.delta)
-            else:
-                outcome = await socket.state.offload(buffer.push, frame.delta)
+            text = frame.delta
+            session.digest.update(text.encode())
+            session.received += len(text)
+        is_blocked = False
+        if session.gate is not None:
+            passed = await session.gate.push(text, ended=is_end)
+            session.judge.remember(passed.verdicts)
+            text, is_blocked = passed.text, passed.is_blocked
+        if await _advance(socket, session.buffer, text, is_end=is_end and not is_blocked):
+            return True
+        if is_blocked or is_end:
+            return is_blocked
+
+
+async def _advance(socket: WebSocket, buffer: Holdback, text: str, *, is_end: bool) -> bool:
+    """Push text through the hold-back buffer and send what left; say whether it blocks."""
+    steps: list[tuple[Any, ...]] = [(buffer.push, text)] if text else []
+    if is_end:
+        steps.append((buffer.finish,))
+    for step, *arguments in steps:
+        if len(text) + len(buffer.kept) <= INLINE_BYTES_MAX:
+            outcome = step(*arguments)
         else:
-            outcome = await socket.state.offload(buffer.finish)
+            outcome = await socket.state.offload(step, *arguments)
         if isinstance(outcome, Release):
             await socket.send_json({"type": "release", **_shape(outcome)})
-        if isinstance(outcome, Blocked) or isinstance(frame, EndFrame):
-            return isinstance(outcome, Blocked)
+        if isinstance(outcome, Blocked):
+            return True
+    return False
 
 
 def _verdict(event_id: str, decision: Decision) -> dict[str, Any]:
@@ -155,29 +192,32 @@ def _verdict(event_id: str, decision: Decision) -> dict[str, Any]:
     }
 
 
-async def _open(checker: Checker, frame: OpenFrame) -> tuple[StreamJudge, Holdback, Any, Any]:
+async def _open(checker: Checker, frame: OpenFrame) -> _Session:
     caller = current().caller
     tenant = caller.tenant if caller else ""
+    guard = checker.guard
     try:
-        policy = await checker.guard.policies.resolve(tenant, frame.policy)
+        policy = await guard.policies.resolve(tenant, frame.policy)
     except ServiceError as error:
         raise StreamRefusedError(error.problem_code, error.detail, _REFUSED) from None
-    detectors = {
-        name: validator.detector
-        for name, validator in checker.guard.validators.items()
-        if isinstance(validator, LocalValidator)
-    }
-    missing = [rule.name for rule in policy.body.validators if rule.name not in detectors]
-    if missing:
-        raise StreamRefusedError(
-            "not_built", f"The validator {missing[0]} does not check streams yet.", _REFUSED
-        )
+    detectors: dict[str, Any] = {}
+    windowed: list[ValidatorRule] = []
+    for rule in policy.body.validators:
+        validator = guard.validators.get(rule.name)
+        local = validator.rules if isinstance(validator, InjectionValidator) else validator
+        if isinstance(local, LocalValidator):
+            detectors[rule.name] = local.detector
+        if not isinstance(local, LocalValidator) or rule.params.get("model"):
+            windowed.append(rule)
     try:
-        judge = StreamJudge(policy, detectors, checker.guard.keys(tenant))
+        judge = StreamJudge(policy, detectors, guard.keys(tenant))
     except UnboundedError as error:
         raise StreamRefusedError("unbounded", f"The policy cannot stream: {error}.") from None
+    gate = None
+    if windowed:
+        gate = ModelGate(partial(guard.verdicts, policy=policy, rules=tuple(windowed)))
     buffer = Holdback(judge, judge.edit, hold=judge.hold)
-    return judge, buffer, policy, checker.guard.digester(tenant)
+    return _Session(policy, judge, buffer, gate, guard.digester(tenant))
 
 
 async def _frame(socket: WebSocket, adapter: TypeAdapter[Any]) -> Any:

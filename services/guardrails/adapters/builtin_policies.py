@@ -1,20 +1,20 @@
-"""Policies of a service without a database: the built-in one only."""
+"""Policies of a service without a database: the built-in ones only."""
 
 from libs.common.errors import NotFoundError
-from services.guardrails.domain.policy import DEFAULT_POLICY, Policy
+from services.guardrails.domain.policy import Policy, builtin
 
 
 class BuiltinPolicies:
-    """Implements the port `PolicySource` with the built-in policy `default`."""
+    """Implements the port `PolicySource` with the built-in policies."""
 
     async def resolve(self, tenant: str, reference: str | None) -> Policy:
-        """Give the built-in policy.
+        """Give a built-in policy.
 
         Raises:
             NotFoundError: another policy is asked for.
         """
-        if reference in {None, "default", "default@1"}:
-            return DEFAULT_POLICY
+        if policy := builtin(reference or "default"):
+            return policy
         raise NotFoundError("No such policy.", hint="Policies need a database: set POSTGRES_URL.")
 
     def epoch(self, tenant: str) -> int | None:

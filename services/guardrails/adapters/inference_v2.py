@@ -5,17 +5,31 @@ status ERROR for every text of the call; the policy's `on_error` then decides be
 block. It is never taken for "nothing found".
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from libs.common.context import RequestContext, current
 from libs.common.errors import ServiceError
 from libs.common.logging import get_logger
-from services.guardrails.domain.document import Document
-from services.guardrails.domain.params import check_names
+from services.guardrails.domain.document import Document, View
+from services.guardrails.domain.params import ParamsError, check_names
 from services.guardrails.domain.policy import ValidatorRule
+from services.guardrails.domain.ports import Validator
+from services.guardrails.domain.sentences import sentences
 from services.guardrails.domain.verdict import Detection, Status
 
 log = get_logger()
+
+# Texts per call; inference refuses more.
+_TEXTS_MAX = 1_024
+# Readings of a text that a model is shown beside the original, and their length.
+_READINGS_MAX = 4
+_READING_CHARS_MAX = 4_000
+# A leet reading differs in every text with a digit; it is worth a look from so many changes on.
+_LEET_CHANGES_MIN = 4
+_SCOPES = ("predict:model",)
 
 
 class MalformedReplyError(ValueError):
@@ -25,7 +39,10 @@ class MalformedReplyError(ValueError):
 class Reply(Protocol):
     """An HTTP answer."""
 
-    status: int
+    @property
+    def status(self) -> int:
+        """Status code."""
+        ...
 
     def json(self) -> Any:
         """Parse the body."""
@@ -35,38 +52,158 @@ class Reply(Protocol):
 class Caller(Protocol):
     """The client of inference (libs.common.http_client.ServiceClient)."""
 
-    async def request(self, method: str, path: str, *, json: Any = None) -> Reply:
+    async def request(
+        self, method: str, path: str, *, json: Any = None, scopes: tuple[str, ...] = ()
+    ) -> Reply:
         """Send one request within the caller's deadline."""
         ...
 
 
-class ModelValidator:
-    """A text classifier behind V2: a probability per label, no spans."""
+@dataclass(frozen=True)
+class Scored:
+    """Probabilities by label, and the version and thresholds of the model that gave them."""
 
+    scores: dict[str, float]
+    version: str
+    thresholds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What a model version says about itself."""
+
+    version: str = ""
+    labels: tuple[str, ...] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+class GuardModel:
+    """The guard model in inference.
+
+    Validators that ask during one turn of the event loop for one request share one call, and a text
+    that several of them ask about is sent once.
+    """
+
+    def __init__(self, model: str, client: Caller) -> None:
+        """Build.
+
+        Args:
+            model: name in inference.
+            client: calls inference.
+        """
+        self.model = model
+        self._client = client
+        self._config = _Config()
+        self._waiting: dict[int, _Pending] = {}
+
+    @property
+    def version(self) -> str:
+        """Version as it last answered; empty before the first answer."""
+        return self._config.version
+
+    async def score(self, texts: Sequence[str]) -> list[Scored]:
+        """Score texts, in order.
+
+        Raises:
+            ServiceError: inference cannot be reached or is late.
+            MalformedReplyError: it did not answer as V2 says.
+        """
+        context = current()
+        pending = self._waiting.get(id(context))
+        if pending is None:
+            pending = self._waiting[id(context)] = _Pending(context)
+            pending.task = asyncio.ensure_future(self._flush(pending))
+            # Somebody who gave up does not read the error; that is no defect.
+            pending.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        pending.texts.update(dict.fromkeys(texts))
+        assert pending.task is not None  # set right above
+        # One validator that gives up must not take the call away from the others.
+        found = await asyncio.shield(pending.task)
+        return [found[text] for text in texts]
+
+    async def is_ready(self) -> bool:
+        """Say whether the model would answer now."""
+        try:
+            path = f"/v2/models/{self.model}/ready"
+            reply = await self._client.request("GET", path, scopes=_SCOPES)
+        except ServiceError:
+            return False
+        return reply.status == 200
+
+    async def _flush(self, pending: "_Pending") -> dict[str, Scored]:
+        await asyncio.sleep(0)  # the other validators of this request join in
+        del self._waiting[id(pending.context)]
+        texts, found = list(pending.texts), {}
+        for begin in range(0, len(texts), _TEXTS_MAX):
+            part = texts[begin : begin + _TEXTS_MAX]
+            rows = await self._infer(part)
+            config = self._config
+            thresholds = dict(config.thresholds)
+            for text, row in zip(part, rows, strict=True):
+                scores = dict(zip(config.labels, row, strict=True))
+                found[text] = Scored(scores, config.version, thresholds)
+        return found
+
+    async def _infer(self, texts: list[str]) -> list[list[float]]:
+        path = f"/v2/models/{self.model}/infer"
+        tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
+        wanted = [{"name": "probabilities"}]
+        reply = await self._client.request(
+            "POST", path, json={"inputs": [tensor], "outputs": wanted}, scopes=_SCOPES
+        )
+        if reply.status != 200:
+            raise MalformedReplyError(f"inference answered {reply.status}")
+        body = reply.json()
+        version = str(body.get("model_version", ""))
+        if version != self._config.version or not self._config.labels:
+            self._config = await self._read_config(version)
+        return _rows(body, len(texts), len(self._config.labels))
+
+    async def _read_config(self, version: str) -> _Config:
+        """Read labels and thresholds; they belong to a model version."""
+        path = f"/v2/models/{self.model}/config"
+        reply = await self._client.request("GET", path, scopes=_SCOPES)
+        parameters = reply.json().get("parameters", {}) if reply.status == 200 else {}
+        labels = parameters.get("labels")
+        if not isinstance(labels, list) or not labels:
+            raise MalformedReplyError("the model's config names no labels")
+        thresholds = {
+            str(label): float(value) for label, value in parameters.get("thresholds", {}).items()
+        }
+        return _Config(version, tuple(map(str, labels)), thresholds)
+
+
+class _Pending:
+    """Texts of one request that wait for the end of this turn."""
+
+    def __init__(self, context: RequestContext) -> None:
+        self.context = context
+        self.texts: dict[str, None] = {}
+        self.task: asyncio.Task[dict[str, Scored]] | None = None
+
+
+class ToxicityValidator:
+    """Toxicity by category: whole texts; labels are the model's."""
+
+    name = "toxicity"
     kind = "model"
     max_span = 0
     lookahead = 0
 
-    def __init__(self, name: str, model: str, labels: Sequence[str], client: Caller) -> None:
+    def __init__(self, model: GuardModel, labels: Sequence[str]) -> None:
         """Build.
 
         Args:
-            name: of the validator.
-            model: of the model in inference.
-            labels: what is reported of the model's labels.
-            client: calls inference.
+            model: scores texts.
+            labels: which of its labels are reported.
         """
-        self.name = name
         self.labels = tuple(labels)
         self._model = model
-        self._client = client
-        self._model_version = ""
-        self._model_labels: list[str] = []
 
     @property
     def version(self) -> str:
-        """Version of the model as it last answered; empty before the first answer."""
-        return self._model_version
+        """Version of the model as it last answered."""
+        return self._model.version
 
     def parse(self, params: Mapping[str, Any]) -> None:
         """Accept no parameters."""
@@ -74,42 +211,118 @@ class ModelValidator:
 
     async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
         """Score all texts in one call."""
-        try:
-            rows = await self._infer([document.text for document in documents])
-        except (ServiceError, MalformedReplyError) as error:
-            log.warning("model did not answer", model=self._model, error_type=type(error).__name__)
-            return [Detection(status=Status.ERROR, version=self.version)] * len(documents)
-        return [
-            Detection(
-                scores={
-                    label: score
-                    for label, score in zip(self._model_labels, row, strict=True)
-                    if label in self.labels
-                },
-                version=self.version,
-            )
-            for row in rows
-        ]
+        found = await _scored(self._model, [document.text for document in documents])
+        return [self._detection(scored) for scored in found]
 
-    async def _infer(self, texts: list[str]) -> list[list[float]]:
-        path = f"/v2/models/{self._model}/infer"
-        tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
-        reply = await self._client.request("POST", path, json={"inputs": [tensor]})
-        if reply.status != 200:
-            raise MalformedReplyError(f"inference answered {reply.status}")
-        body = reply.json()
-        if body.get("model_version") != self._model_version or not self._model_labels:
-            self._model_labels = await self._read_labels()
-            self._model_version = str(body.get("model_version", ""))
-        return _rows(body, len(texts), len(self._model_labels))
+    def _detection(self, scored: Scored | None) -> Detection:
+        if scored is None:
+            return Detection(status=Status.ERROR, version=self.version)
+        return _detection(scored, self.labels)
 
-    async def _read_labels(self) -> list[str]:
-        """Read the order of the labels; it belongs to a model version."""
-        reply = await self._client.request("GET", f"/v2/models/{self._model}/config")
-        labels = reply.json().get("parameters", {}).get("labels") if reply.status == 200 else None
-        if not isinstance(labels, list) or not labels:
-            raise MalformedReplyError("the model's config names no labels")
-        return [str(label) for label in labels]
+
+class InjectionValidator:
+    """Prompt injection: rules, and with the parameter `model` the guard model beside them.
+
+    The model sees the whole text, its sentences (an attack in a long text drowns in the rest) and
+    the readings that undo a disguise; the highest score counts. A model that fails leaves what the
+    rules found, with status ERROR.
+    """
+
+    name = "injection"
+    kind = "pattern"
+
+    def __init__(self, rules: Validator, model: GuardModel, label: str = "injection") -> None:
+        """Build.
+
+        Args:
+            rules: the rules.
+            model: scores texts.
+            label: the model's label for injections.
+        """
+        self.rules = rules
+        self.labels = (*rules.labels, label)
+        self.max_span = rules.max_span
+        self.lookahead = rules.lookahead
+        self._model = model
+        self._label = label
+
+    @property
+    def version(self) -> str:
+        """Version of the rules and, once it answered, of the model."""
+        model = self._model.version
+        return f"{self.rules.version}+model.{model}" if model else self.rules.version
+
+    def parse(self, params: Mapping[str, Any]) -> bool:
+        """Read `model`: whether the guard model is asked, default false."""
+        check_names(params, {"model"})
+        wanted = params.get("model", False)
+        if not isinstance(wanted, bool):
+            raise ParamsError("/model", "must be true or false")
+        return wanted
+
+    async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
+        """Run the rules, and the model in one call for all texts and windows."""
+        of_rules = rule.model_copy(update={"params": {}})
+        if not self.parse(rule.params):
+            return await self.rules.check(documents, of_rules)
+        views = [readings(document) for document in documents]
+        local, scored = await asyncio.gather(
+            self.rules.check(documents, of_rules),
+            _scored(self._model, [text for texts in views for text in texts]),
+        )
+        found, at = [], 0
+        for detection, texts in zip(local, views, strict=True):
+            own = scored[at : at + len(texts)]
+            at += len(texts)
+            found.append(self._merged(detection, own))
+        return found
+
+    def _merged(self, local: Detection, scored: Sequence[Scored | None]) -> Detection:
+        known = [item for item in scored if item is not None]
+        if len(known) < len(scored) or not known:
+            return replace(local, status=Status.ERROR, version=self.version)
+        best = max(known, key=lambda item: item.scores.get(self._label, 0.0))
+        model = _detection(best, (self._label,))
+        return replace(
+            local, scores=model.scores, thresholds=model.thresholds, version=self.version
+        )
+
+
+def readings(document: Document) -> list[str]:
+    """Give what a model is shown of a text: all of it, its sentences, undone disguises."""
+    parts = sentences(document.text)
+    shown = [document.text, *(parts if len(parts) > 1 else ())]
+    plain = document.text.lower()
+    undone = [view for view in document.evasion_views if _is_telling(view, plain)]
+    shown += [view.utf8.text[:_READING_CHARS_MAX] for view in undone[:_READINGS_MAX]]
+    return list(dict.fromkeys(text for text in shown if text.strip())) or [document.text]
+
+
+def _is_telling(view: View, plain: str) -> bool:
+    text = view.utf8.text
+    if text == plain:
+        return False
+    if len(text) == len(plain):
+        changes = sum(one != other for one, other in zip(text, plain, strict=True))
+        return changes >= _LEET_CHANGES_MIN
+    return True
+
+
+async def _scored(model: GuardModel, texts: Sequence[str]) -> Sequence[Scored | None]:
+    """Score texts; None for all of them when the model does not answer well."""
+    try:
+        return await model.score(texts)
+    except (ServiceError, MalformedReplyError) as error:
+        log.warning("model did not answer", model=model.model, error_type=type(error).__name__)
+        return [None] * len(texts)
+
+
+def _detection(scored: Scored, labels: Sequence[str]) -> Detection:
+    return Detection(
+        scores={label: scored.scores[label] for label in labels if label in scored.scores},
+        version=scored.version,
+        thresholds=scored.thresholds,
+    )
 
 
 def _rows(body: Mapping[str, Any], texts: int, labels: int) -> list[list[float]]:

@@ -15,7 +15,7 @@ import orjson
 
 from libs.common.errors import ConflictError, NotFoundError, UnavailableError
 from libs.common.postgres import Postgres
-from services.guardrails.domain.policy import DEFAULT_POLICY, Policy, PolicyBody
+from services.guardrails.domain.policy import BUILTIN, Policy, PolicyBody, builtin
 
 # How old a snapshot may be while Redis cannot say whether it is current.
 SNAPSHOT_AGE_MAX_S = 1.0
@@ -88,8 +88,8 @@ class PostgresPolicies:
         await self._ensure(tenant)
         snapshot = self._snapshots.get(tenant)
         wanted = reference or (snapshot.active if snapshot else None) or "default"
-        if wanted in {"default", "default@1"}:
-            return DEFAULT_POLICY
+        if of_service := builtin(wanted):
+            return of_service
         if snapshot and wanted in snapshot.policies:
             return snapshot.policies[wanted]
         policy = await self._load(tenant, wanted)
@@ -146,10 +146,10 @@ class PostgresPolicies:
         """Add a policy with a draft.
 
         Raises:
-            ConflictError: the id is taken, or is the built-in one.
+            ConflictError: the id is taken, or is a built-in one.
         """
-        if policy_id == DEFAULT_POLICY.id:
-            raise ConflictError("This id belongs to the built-in policy.")
+        if policy_id in BUILTIN:
+            raise ConflictError("This id belongs to a built-in policy.")
         try:
             await self._postgres.execute(
                 "INSERT INTO policies (tenant, id, draft) VALUES ($1, $2, $3)",
@@ -217,7 +217,7 @@ class PostgresPolicies:
             What was active before, and the tenant's new epoch.
         """
         before = self._snapshots[tenant].active if tenant in self._snapshots else None
-        if policy_id != DEFAULT_POLICY.id:
+        if builtin(f"{policy_id}@{version}") is None:
             await self._load(tenant, f"{policy_id}@{version}")
         async with self._postgres.transaction() as connection:
             epoch = await _bump(connection, tenant)

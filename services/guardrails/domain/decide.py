@@ -18,11 +18,10 @@ from services.guardrails.domain.verdict import (
 
 
 def judge(text: str, rule: ValidatorRule, detection: Detection, version: str) -> Verdict:
-    """Turn one detection into a verdict under one rule of the policy."""
-    if detection.status is not Status.OK:
-        failed = detection.status is not Status.SKIPPED and rule.on_error == "closed"
-        action = Action.BLOCK if failed else Action.ALLOW
-        return Verdict(rule.name, detection.version or version, detection.status, action, 0.0)
+    """Turn one detection into a verdict under one rule of the policy.
+
+    A check that failed in part still counts for what it found.
+    """
     allowed = {entry.casefold() for entry in rule.allow_list}
     spans = tuple(
         span
@@ -33,15 +32,19 @@ def judge(text: str, rule: ValidatorRule, detection: Detection, version: str) ->
     scores = {
         label: score
         for label, score in detection.scores.items()
-        if score >= rule.threshold_of(label)
+        if score >= rule.threshold_of(label, detection.thresholds.get(label))
     }
     labels = {span.label for span in spans} | set(scores)
     top = max([*(span.score for span in spans), *detection.scores.values()], default=0.0)
+    actions = [rule.action_of(label) for label in labels]
+    failed = detection.status not in {Status.OK, Status.SKIPPED}
+    if failed and rule.on_error == "closed":
+        actions.append(Action.BLOCK)
     return Verdict(
         name=rule.name,
         version=detection.version or version,
-        status=Status.OK,
-        action=strictest([rule.action_of(label) for label in labels]),
+        status=detection.status,
+        action=strictest(actions),
         score=round(top, 4),
         spans=spans,
         scores=scores,

@@ -115,13 +115,25 @@ class Guard:
             check = await self._resolve(ask)
             found, _ = await self._recall(check, texts)
         epoch = self.policies.epoch(ask.tenant)
-        unique = {self._cache_key(check, text): text for text in texts}
-        missing = {key: text for key, text in unique.items() if key not in found}
+        # A model's version may change while it answers; these keys name what was looked up.
+        keys = {text: self._cache_key(check, text) for text in dict.fromkeys(texts)}
+        missing = {key: text for text, key in keys.items() if key not in found}
         computed = await self._compute(check, missing)
         if check.ttl_s and epoch is not None:
-            await self._remember(check, computed, epoch)
+            fresh = {self._cache_key(check, missing[key]): row for key, row in computed.items()}
+            await self._remember(check, fresh, epoch)
         verdicts = {**found, **computed}
-        decisions = [self._decision(text, check, verdicts, found) for text in texts]
+        of_tenant = self.keys(check.tenant)
+        decisions = [
+            decide(
+                text,
+                check.policy.body,
+                verdicts[keys[text]],
+                of_tenant,
+                cached=keys[text] in found,
+            )
+            for text in texts
+        ]
         return Outcome(check.policy, decisions)
 
     async def _mirror(self, tenant: str) -> None:
@@ -139,17 +151,6 @@ class Guard:
                 )
             policy = policy.only(ask.validators)
         return Check(ask.tenant, policy, ask.ttl_s, ask.remaining_s)
-
-    def _decision(
-        self,
-        text: str,
-        check: Check,
-        verdicts: Mapping[str, tuple[Verdict, ...]],
-        found: Mapping[str, object],
-    ) -> Decision:
-        key = self._cache_key(check, text)
-        keys = self.keys(check.tenant)
-        return decide(text, check.policy.body, verdicts[key], keys, cached=key in found)
 
     def _cache_key(self, check: Check, text: str) -> str:
         """HMAC over everything that the verdicts depend on."""
@@ -220,10 +221,33 @@ class Guard:
         return result
 
     async def _run(self, texts: list[str], check: Check) -> list[tuple[Verdict, ...]]:
-        """Run all validators concurrently, each under its own deadline."""
-        documents = [Document(text) for text in texts]
-        rules = check.policy.body.validators
+        """Run all validators of a policy."""
         budget_s = check.remaining_s(check.policy.body.budget_ms / 1e3)
+        rules = check.policy.body.validators
+        return await self.verdicts(texts, policy=check.policy, rules=rules, budget_s=budget_s)
+
+    async def verdicts(
+        self,
+        texts: Sequence[str],
+        *,
+        policy: Policy,
+        rules: Sequence[ValidatorRule],
+        budget_s: float | None = None,
+    ) -> list[tuple[Verdict, ...]]:
+        """Run some validators of a policy concurrently, each under its own deadline.
+
+        Args:
+            texts: to judge; nothing is cached.
+            policy: whose budget holds when `budget_s` is None.
+            rules: which of its validators run.
+            budget_s: seconds for all of them.
+
+        Returns:
+            One row of verdicts per text, in the order of the rules.
+        """
+        documents = [Document(text) for text in texts]
+        if budget_s is None:
+            budget_s = policy.body.budget_ms / 1e3
         columns = await asyncio.gather(
             *(self._run_one(rule, documents, budget_s) for rule in rules)
         )

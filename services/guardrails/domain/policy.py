@@ -1,7 +1,7 @@
 """Policies: which validators run, with which thresholds, actions, operators and failure rules.
 
 A published version is immutable. The built-in policy `default` is what a tenant has before it
-publishes one of its own.
+publishes one of its own; `strict` adds the guard model. Built-in ids cannot be taken.
 """
 
 from typing import Any, Literal
@@ -35,9 +35,14 @@ class ValidatorRule(BaseModel):
     timeout_ms: int = Field(default=1_000, ge=1, le=30_000)
     allow_list: tuple[str, ...] = Field(default=(), max_length=1_000)
 
-    def threshold_of(self, label: str) -> float:
-        """Give the lowest score that counts for a label."""
-        return self.thresholds.get(label, self.threshold)
+    def threshold_of(self, label: str, calibrated: float | None = None) -> float:
+        """Give the lowest score that counts for a label.
+
+        Args:
+            label: of the finding.
+            calibrated: the model's own threshold; the policy's for this label comes first.
+        """
+        return self.thresholds.get(label, self.threshold if calibrated is None else calibrated)
 
     def action_of(self, label: str) -> Action:
         """Give what a finding with this label leads to."""
@@ -84,15 +89,40 @@ class Policy(BaseModel):
         return self.model_copy(update={"body": self.body.model_copy(update={"validators": kept})})
 
 
-DEFAULT_POLICY = Policy(
-    id="default",
-    version="1",
-    body=PolicyBody(
-        validators=(
-            ValidatorRule(name="pii", action=Action.MASK),
-            ValidatorRule(name="secrets", action=Action.MASK),
-            ValidatorRule(name="injection", action=Action.BLOCK),
-            ValidatorRule(name="malicious", action=Action.FLAG),
-        )
+def _builtin(policy_id: str, *validators: ValidatorRule) -> Policy:
+    return Policy(id=policy_id, version="1", body=PolicyBody(validators=validators))
+
+
+_PII = ValidatorRule(name="pii", action=Action.MASK)
+_SECRETS = ValidatorRule(name="secrets", action=Action.MASK)
+_MALICIOUS = ValidatorRule(name="malicious", action=Action.FLAG)
+# Rules in this process only: answers without inference, and is fast.
+DEFAULT_POLICY = _builtin(
+    "default",
+    _PII,
+    _SECRETS,
+    ValidatorRule(name="injection", action=Action.BLOCK),
+    _MALICIOUS,
+)
+# Rules and the guard model. Without inference its answers are PARTIAL, and an injection check that
+# did not run whole blocks.
+STRICT_POLICY = _builtin(
+    "strict",
+    _PII,
+    _SECRETS,
+    ValidatorRule(name="injection", params={"model": True}, action=Action.BLOCK),
+    _MALICIOUS,
+    ValidatorRule(
+        name="toxicity",
+        action=Action.BLOCK,
+        actions={"toxic": Action.FLAG},
+        on_error="open",
     ),
 )
+BUILTIN: dict[str, Policy] = {policy.id: policy for policy in (DEFAULT_POLICY, STRICT_POLICY)}
+
+
+def builtin(reference: str) -> Policy | None:
+    """Give the built-in policy that a reference names; None for any other."""
+    policy_id, _, version = reference.partition("@")
+    return BUILTIN.get(policy_id) if version in {"", "1"} else None

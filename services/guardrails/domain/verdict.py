@@ -84,6 +84,7 @@ class Detection:
         status: anything but OK means that the validator did not judge this text.
         version: of the rules or the model that judged.
         guarded: characters that were looked at; None means all of them.
+        thresholds: a model's own calibrated thresholds; a policy's per-label ones come first.
     """
 
     spans: tuple[Span, ...] = ()
@@ -91,6 +92,7 @@ class Detection:
     status: Status = Status.OK
     version: str = ""
     guarded: int | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

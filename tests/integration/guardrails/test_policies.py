@@ -17,21 +17,21 @@ async def test_a_published_version_is_frozen_and_the_pointer_rolls_back(client, 
         return str((await client.post("/v1/guardrails/validate", json=ask)).json()["action"])
 
     assert await action() == "mask"
-    made = await client.post(BASE, json={"id": "strict", "draft": draft("block")})
+    made = await client.post(BASE, json={"id": "house", "draft": draft("block")})
     assert made.status_code == 201
-    assert (await client.post(f"{BASE}/strict/publish")).json()["version"] == 1
+    assert (await client.post(f"{BASE}/house/publish")).json()["version"] == 1
     assert await action() == "mask"
-    await client.post(f"{BASE}/strict/activate", json={"version": 1})
+    await client.post(f"{BASE}/house/activate", json={"version": 1})
     assert await action() == "block"
     edited = await client.put(
-        f"{BASE}/strict/draft", json=draft("flag"), headers={"if-match": made.headers["etag"]}
+        f"{BASE}/house/draft", json=draft("flag"), headers={"if-match": made.headers["etag"]}
     )
     assert edited.status_code == 200
     assert await action() == "block"
-    assert (await client.post(f"{BASE}/strict/publish")).json()["version"] == 2
-    await client.post(f"{BASE}/strict/activate", json={"version": 2})
+    assert (await client.post(f"{BASE}/house/publish")).json()["version"] == 2
+    await client.post(f"{BASE}/house/activate", json={"version": 2})
     assert await action() == "flag"
-    await client.post(f"{BASE}/strict/activate", json={"version": 1})
+    await client.post(f"{BASE}/house/activate", json={"version": 1})
     assert await action() == "block"
     changes = [event for event in recorder.events if event.type == "policy.changed"]
     assert len(changes) == 5
