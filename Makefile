@@ -78,6 +78,10 @@ models: $(VENV)/.dev-stamp ## Train the models under models/ again, from their s
 	@$(PY) -m training.fraud
 	@$(PY) -m training.personalization
 
+.PHONY: peers
+peers: ## Make the environments of clients that clash with ours (Feast)
+	@PYTHON=$(PYTHON) sh benchmarks/peers/make.sh
+
 .PHONY: bench
 bench: $(VENV)/.run-stamp ## Measure the suite; prints a table and writes JSON under benchmarks/results/
 	@$(PY) -m benchmarks.suite

@@ -13,7 +13,10 @@ from libs.common.redis import create_redis
 from libs.common.settings import SettingsError
 from services.features.adapters.applier import Applier, ApplierMetrics
 from services.features.adapters.definitions import DefinitionStore
+from services.features.adapters.erasure import Eraser
+from services.features.adapters.history import History
 from services.features.adapters.jobs import JobStore
+from services.features.adapters.labels import LabelStore
 from services.features.adapters.log import PostgresEventLog
 from services.features.adapters.rings import RedisRings
 from services.features.domain.definitions import documents
@@ -21,7 +24,10 @@ from services.features.feast.errors import render
 from services.features.feast.read import FeastReader
 from services.features.feast.routes import router as feast_router
 from services.features.feast.write import FeastWriter
+from services.features.history_routes import fixed_router
+from services.features.history_routes import router as history_router
 from services.features.ingest import Ingestion
+from services.features.parity import Parity, ParityMetrics
 from services.features.routes import router
 from services.features.settings import FeaturesSettings
 
@@ -41,6 +47,11 @@ class State(TypedDict):
     feast_reader: FeastReader
     feast_writer: FeastWriter
     background: set[asyncio.Task[None]]
+    history: History
+    labels: LabelStore
+    parity: Parity
+    eraser: Eraser
+    events: EventEmitter
 
 
 def create_app(
@@ -75,6 +86,9 @@ def create_app(
         following = asyncio.create_task(_prepare_and_follow(platform, log, applier))
         rings, definitions = RedisRings(platform.redis), DefinitionStore(platform.postgres)
         jobs, background = JobStore(platform.postgres), set[asyncio.Task[None]]()
+        history = History(platform.postgres)
+        parity = Parity(platform.postgres, history, ParityMetrics(platform.registry))
+        comparing = asyncio.create_task(parity.run(settings.parity_every_s))
         try:
             yield State(
                 ingestion=Ingestion(log, platform.registry),
@@ -86,9 +100,14 @@ def create_app(
                 feast_reader=FeastReader(definitions, rings),
                 feast_writer=FeastWriter(definitions, log, rings, jobs),
                 background=background,
+                history=history,
+                labels=LabelStore(platform.postgres),
+                parity=parity,
+                eraser=Eraser(platform.postgres, platform.redis, rings, definitions),
+                events=platform.events,
             )
         finally:
-            for task in [following, *background]:
+            for task in [following, comparing, *background]:
                 await _end(task)
             await writer.aclose()
 
@@ -96,8 +115,8 @@ def create_app(
         "features",
         settings,
         lifespan,
-        routers=[feast_router],
-        v1_routers=[router],
+        routers=[feast_router, fixed_router],
+        v1_routers=[router, history_router],
         events=events,
         render_error=render,
     )

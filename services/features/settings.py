@@ -31,3 +31,10 @@ class FeaturesSettings(ServiceSettings):
         le=20_000,
         description="Log rows of one partition applied per round at most.",
     )
+    parity_every_s: float = env(
+        "FEATURES_PARITY_EVERY_S",
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="Seconds between comparisons of served vectors with history.",
+    )

@@ -72,7 +72,9 @@ FEATURES = Service(
             "/features/historical",
             "features:read",
             "Point-in-time join",
-            "planned",
+            body_bytes_max=8 * MIB,
+            deadline_ms=30_000,
+            deadline_ms_max=120_000,
             lane="batch",
             also_v1=True,
         ),
@@ -81,7 +83,6 @@ FEATURES = Service(
             "/features/parity",
             "features:read",
             "Online against offline",
-            "planned",
             also_v1=True,
         ),
         Route(
@@ -126,7 +127,7 @@ FEATURES = Service(
             retry_safe=True,
             error_shape="feast",
         ),
-        Route("POST", "/v1/feedback", "feedback:write", "Label a decision", "planned"),
+        Route("POST", "/v1/feedback", "feedback:write", "Label a decision", retry_safe=True),
     ),
     internal=(
         Route(
@@ -134,9 +135,17 @@ FEATURES = Service(
             "/features/samples",
             "features:samples",
             "Served vectors, for the parity job",
-            "planned",
             body_bytes_max=1 * MIB,
             lane="batch",
+        ),
+        Route(
+            "POST",
+            "/features/erasures",
+            "features:admin",
+            "Erase one entity",
+            deadline_ms=30_000,
+            lane="admin",
+            retry_safe=True,
         ),
     ),
 )

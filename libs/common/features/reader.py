@@ -50,7 +50,7 @@ _SINGLE_ROWS_MAX = 12
 class _Store:
     """What one MGET brought: blobs by key (None: no such ring), or why there are none."""
 
-    blobs: dict[str, bytes | None] = field(default_factory=dict)
+    blobs: Mapping[str, bytes | None] = field(default_factory=dict)
     reasons: set[str] = field(default_factory=set)
 
 
@@ -76,29 +76,15 @@ class OnlineFeatureReader:
     ) -> FeatureRows:
         """Read the rows of `service`; see the protocol for the failure policy."""
         started = time.perf_counter()
-        plan = _PLANS[service.name]
         keys: Keys = {
             view: VIEWS[view].keys(tenant, [request.entities.get(view) for request in requests])
-            for view in plan.views
+            for view in views_of(service)
         }
         store = await self._fetch(keys)
-        if len(requests) <= _SINGLE_ROWS_MAX:
-            found = _read_singly(service.raw, plan, requests, keys, store)
-        else:
-            self._arena.reset()
-            found = _read_together(service.raw, plan, requests, keys, store, self._arena)
-        raw = {name: found.table[:, column] for column, name in enumerate(service.raw)}
-        stale, freshness_s = _freshness(found.event_ms, requests)
-        return FeatureRows(
-            matrix=service.derive(raw).astype(np.float32),
-            missing=_missing(found.table, service.raw),
-            stale=stale,
-            freshness_s=freshness_s,
-            degraded_reasons=sorted(store.reasons),
-            read_s=time.perf_counter() - started,
-            raw=found.table,
-            offsets=found.offsets,
-        )
+        rows = evaluate(service, requests, keys, store.blobs, self._arena)
+        rows.degraded_reasons = sorted({*store.reasons, *rows.degraded_reasons})
+        rows.read_s = time.perf_counter() - started
+        return rows
 
     async def _fetch(self, keys: Keys) -> _Store:
         """Read the blobs of all keys, each key once."""
@@ -118,6 +104,47 @@ class OnlineFeatureReader:
             return store
         store.blobs = dict(zip(wanted, answer[1:], strict=True))
         return store
+
+
+def views_of(service: FeatureService) -> tuple[str, ...]:
+    """Name the views whose rings a feature service reads."""
+    return _PLANS[service.name].views
+
+
+def evaluate(
+    service: FeatureService,
+    requests: list[FeatureRequest],
+    keys: Keys,
+    blobs: Mapping[str, bytes | None],
+    arena: Arena,
+) -> FeatureRows:
+    """Evaluate rows over rings that are at hand, read from Redis or rebuilt from history.
+
+    Args:
+        service: what is read.
+        requests: n rows.
+        keys: per view, the key of each row's ring in `blobs`, None where the row names no entity.
+        blobs: rings by key; None is an entity without events, a key that lacks is unknown.
+        arena: memory for many rows.
+    """
+    plan, store = _PLANS[service.name], _Store(blobs)
+    if len(requests) <= _SINGLE_ROWS_MAX:
+        found = _read_singly(service.raw, plan, requests, keys, store)
+    else:
+        arena.reset()
+        found = _read_together(service.raw, plan, requests, keys, store, arena)
+    raw = {name: found.table[:, column] for column, name in enumerate(service.raw)}
+    stale, freshness_s = _freshness(found.event_ms, requests)
+    return FeatureRows(
+        matrix=service.derive(raw).astype(np.float32),
+        missing=_missing(found.table, service.raw),
+        stale=stale,
+        freshness_s=freshness_s,
+        degraded_reasons=sorted(store.reasons),
+        read_s=0.0,
+        raw=found.table,
+        offsets=found.offsets,
+    )
 
 
 @dataclass(slots=True)
@@ -146,7 +173,7 @@ def _read_singly(
     rings: dict[str, Ring | None] = {}
     for view, listed in keys.items():
         for key in listed:
-            if key in store.blobs and key not in rings:
+            if key is not None and key in store.blobs and key not in rings:
                 blob = store.blobs[key]
                 try:
                     rings[key] = unpack_ring(VIEWS[view], blob) if blob else None

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from libs.common.errors import UnavailableError
 from libs.common.health import Component
@@ -23,6 +23,7 @@ from services.features.adapters.log import (
     Head,
     acquire_leases,
     note_applied,
+    read_entity,
     read_heads,
     read_rows,
 )
@@ -48,6 +49,12 @@ class ApplierMetrics:
     """How far the rings are behind the log."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.unreadable = Counter(
+            "gatehouse_features_unreadable_rings_total",
+            "Rings that could not be read and were written anew from the log.",
+            ("view",),
+            registry=registry,
+        )
         self.lag = Gauge(
             "gatehouse_features_log_lag_events",
             "Log rows that no ring has yet.",
@@ -154,11 +161,23 @@ class Applier:
                     rows, epoch=epoch, written_ms=now_ms, expected=texts[partition]
                 )
                 self._observe(min(row.arrival_ms for row in rows))
+                await self._rebuild_unreadable(connection, partition, epoch)
         if not any(count > 0 for count in behind.values()):
             await self._caught_up(progress)
         self._state = Component("ok", facts={"lag_events": sum(behind.values())})
         await self._note(connection, Progress(texts, progress.is_serving), heads)
         return any(behind.get(partition, 0) > 0 for partition in self._epochs)
+
+    async def _rebuild_unreadable(self, connection: Any, partition: int, epoch: int) -> None:
+        """Write rings anew whose bytes could not be read, from all that the log has of them."""
+        while self._rings.unreadable:
+            tenant, view, entity = self._rings.unreadable.pop()
+            self._metrics.unreadable.labels(view).inc()
+            rows = await read_entity(connection, partition, tenant, view, entity)
+            await self._rings.forget(tenant, view, entity)
+            now_ms = time.time_ns() // 1_000_000
+            for first in range(0, len(rows), self._batch):
+                await self._rings.write([rows[first : first + self._batch]], epoch, now_ms)
 
     async def _reconcile(self, heads: dict[int, Head], progress: Progress) -> Progress:
         """Notice a store that is older than it was, or newer than the log."""

@@ -42,6 +42,10 @@ _READ = """
 SELECT partition, "offset", tenant, view, entity, record, arrival_ms FROM log
 WHERE partition = $1 AND "offset" > $2 ORDER BY "offset" LIMIT $3
 """
+_READ_ENTITY = """
+SELECT partition, "offset", tenant, view, entity, record, arrival_ms FROM log
+WHERE view = $1 AND entity = $2 AND tenant = $3 AND partition = $4 ORDER BY "offset"
+"""
 # An equal time is decided by arrival, as online.
 _NEWEST_PUSHED = """
 SELECT DISTINCT ON (body->'entities') body::text FROM events
@@ -183,6 +187,14 @@ async def read_heads(connection: Any) -> dict[int, Head]:
 async def read_rows(connection: Any, partition: int, after: int, limit: int) -> list[LogRow]:
     """Give the next rows of a partition in offset order."""
     return [LogRow(*row) for row in await connection.fetch(_READ, partition, after, limit)]
+
+
+async def read_entity(
+    connection: Any, partition: int, tenant: str, view: str, entity: str
+) -> list[LogRow]:
+    """Give every row of one entity in offset order."""
+    rows = await connection.fetch(_READ_ENTITY, view, entity, tenant, partition)
+    return [LogRow(*row) for row in rows]
 
 
 async def acquire_leases(connection: Any, partitions: list[int]) -> dict[int, int]:

@@ -46,6 +46,8 @@ class RedisRings:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._sha: dict[str, str] = {}
+        # Rings whose bytes the script refused; the applier rebuilds them from the log.
+        self.unreadable: list[tuple[str, str, str]] = []
 
     async def progress(self) -> Progress:
         """Read the progress; partitions that Redis does not know start over at 0."""
@@ -95,9 +97,10 @@ class RedisRings:
         """
         by_ring: dict[tuple[str, str, str], list[LogRow]] = {}
         for row in rows:
-            by_ring.setdefault((row.tenant, row.view, row.entity), []).append(row)
+            if row.record:  # an erased row only keeps its offset
+                by_ring.setdefault((row.tenant, row.view, row.entity), []).append(row)
         groups = list(by_ring.values())
-        await self._write([group for group in groups if group[0].view in VIEWS], epoch, written_ms)
+        await self.write([group for group in groups if group[0].view in VIEWS], epoch, written_ms)
         vectors = [group for group in groups if group[0].view not in VIEWS]
         if vectors:
             await self._write_vectors(vectors, epoch, written_ms)
@@ -109,7 +112,8 @@ class RedisRings:
             raise StoreLostError("the store was emptied or rolled back")
         return moved
 
-    async def _write(self, groups: list[list[LogRow]], epoch: int, written_ms: int) -> None:
+    async def write(self, groups: list[list[LogRow]], epoch: int, written_ms: int) -> None:
+        """Write records into rings, one group of log rows per ring; progress stays."""
         sha = await self._script("ring")
         async with self._redis.pipeline(transaction=False) as pipeline:
             for group in groups:
@@ -131,15 +135,19 @@ class RedisRings:
                     b"".join(row.record for row in group),
                 )
             answers = await pipeline.execute(raise_on_error=False)
-        for answer in answers:
+        for group, answer in zip(groups, answers, strict=True):
             if isinstance(answer, NoScriptError):
                 self._sha.clear()
                 raise StoreLostError("the server does not know the scripts any more")
             if isinstance(answer, ResponseError) and "UNREADABLE" in str(answer):
-                # Never overwritten; readers report it and it is rebuilt with the whole store.
-                log.error("unreadable ring skipped", kind="ring")
+                log.error("unreadable ring; rebuilding it", kind="ring")
+                self.unreadable.append((group[0].tenant, group[0].view, group[0].entity))
             elif isinstance(answer, Exception):
                 raise answer
+
+    async def forget(self, tenant: str, view: str, entity: str) -> None:
+        """Drop a ring that cannot be read, so that its history can be applied again."""
+        await self._redis.delete(VIEWS[view].key(tenant, entity))
 
     async def _write_vectors(self, groups: list[list[LogRow]], epoch: int, written_ms: int) -> None:
         """Write the newest vector of each entity in the batch; the script keeps a newer one."""
@@ -173,6 +181,8 @@ class RedisRings:
         """Keep the newest event time per tenant and view, for the freshness report."""
         newest: dict[tuple[str, str], int] = {}
         for row in rows:
+            if not row.record:
+                continue
             key = (row.tenant, row.view)
             is_ring = row.view in VIEWS
             at_ms = (

@@ -16,11 +16,14 @@ from services.features.app import create_app
 from services.features.settings import FeaturesSettings
 
 
-class NoEvents:
-    """An EventEmitter that keeps nothing."""
+class KeptEvents:
+    """An EventEmitter that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.documents: list[dict[str, Any]] = []
 
     async def emit(self, *events: Any) -> None:
-        return None
+        self.documents += [event.to_wire() for event in events]
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Running:
 
     app: ServiceApp
     client: httpx2.AsyncClient
+    events: KeptEvents
+    state: dict[str, Any]
 
     async def until(self, check: Callable[[], Awaitable[Any]], *, within_s: float = 10.0) -> Any:
         """Poll until `check` gives something true."""
@@ -77,12 +82,13 @@ def start(clean_postgres: str, redis_url: str, state_dir: Path) -> Start:
             "traces_exporter": "none",
             **overrides,
         }
-        app = create_app(FeaturesSettings.load(**values), events=NoEvents())
+        kept = KeptEvents()
+        app = create_app(FeaturesSettings.load(**values), events=kept)
         async with app.fastapi.router.lifespan_context(app.fastapi) as state:
             served = _WithState(app, dict(state or {}))
             transport = httpx2.ASGITransport(app=served)
             async with httpx2.AsyncClient(transport=transport, base_url="http://f") as client:
-                running = Running(app, client)
+                running = Running(app, client, kept, dict(state or {}))
                 if is_whole:
                     await running.until(lambda: _is_ready(app))
                 yield running

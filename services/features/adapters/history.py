@@ -1,0 +1,132 @@
+"""Point-in-time reads: the rings as they would have been at a moment, from the log in Postgres.
+
+A row sees an event if it had arrived by the row's time (`arrival_ms <= as-of`) and lies inside its
+windows; late events are in no ring, online or here. The windows themselves are evaluated by the
+code that serves (`libs.common.features.reader.evaluate`), so there is one definition of each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libs.common.features.contract import FeatureRequest, FeatureRows, FeatureService
+from libs.common.features.laid import Arena
+from libs.common.features.layout import HEADER, MAGIC, PAST, VIEWS, RingView
+from libs.common.features.reader import evaluate, views_of
+from libs.common.postgres import Postgres
+
+_ENTITIES_PER_QUERY = 500
+_HISTORY = """
+SELECT entity, "offset", arrival_ms, record FROM log
+WHERE view = $1 AND tenant = $2 AND entity = ANY($3) AND length(record) > 0
+ORDER BY "offset"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EntityLog:
+    """Everything that the log holds of one entity, in (time, arrival) order.
+
+    Attributes:
+        records: structured array of the view's dtype.
+        arrival_ms / offset: shape (n,), when each became known, and its place in the log.
+    """
+
+    records: NDArray[np.void]
+    arrival_ms: NDArray[np.int64]
+    offset: NDArray[np.int64]
+
+    def chosen(self, is_visible: NDArray[np.bool_]) -> bytes:
+        """Give the records that are visible, as bytes."""
+        return self.records[is_visible].tobytes()
+
+
+class History:
+    """Reads rows of feature services as of any moment."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def read(
+        self,
+        service: FeatureService,
+        tenant: str,
+        requests: Sequence[FeatureRequest],
+        *,
+        offsets: Sequence[Mapping[str, int]] | None = None,
+    ) -> FeatureRows:
+        """Evaluate rows as of their `now_ms`.
+
+        Args:
+            service: what is read.
+            tenant: from the credential.
+            requests: rows; `now_ms` is the as-of time.
+            offsets: per row and view, the last log offset that the row may see, -1 for none;
+                default: what had arrived by the row's time.
+        """
+        keys: dict[str, list[str | None]] = {}
+        blobs: dict[str, bytes | None] = {}
+        for view in views_of(service):
+            named = [request.entities.get(view) for request in requests]
+            logs = await self._logs(tenant, view, sorted({name for name in named if name}))
+            keys[view] = []
+            for index, (request, entity) in enumerate(zip(requests, named, strict=True)):
+                if entity is None:
+                    keys[view].append(None)
+                    continue
+                until = None if offsets is None else offsets[index].get(view, -1)
+                key = _visible(VIEWS[view], entity, logs.get(entity), request.now_ms, until, blobs)
+                keys[view].append(key)
+        return evaluate(service, list(requests), keys, blobs, Arena())
+
+    async def _logs(self, tenant: str, view: str, entities: list[str]) -> dict[str, EntityLog]:
+        found: dict[str, EntityLog] = {}
+        for first in range(0, len(entities), _ENTITIES_PER_QUERY):
+            asked = entities[first : first + _ENTITIES_PER_QUERY]
+            rows = await self._postgres.fetch(_HISTORY, view, tenant, asked)
+            by_entity: dict[str, list[Any]] = {}
+            for row in rows:
+                by_entity.setdefault(row[0], []).append(row)
+            found |= {entity: _arranged(VIEWS[view], mine) for entity, mine in by_entity.items()}
+        return found
+
+
+def _arranged(view: RingView, rows: Sequence[Any]) -> EntityLog:
+    records = np.frombuffer(b"".join([row[3] for row in rows]), view.dtype)
+    order = np.argsort(records["event_ms"], kind="stable")
+    return EntityLog(
+        records[order],
+        np.array([row[2] for row in rows], dtype=np.int64)[order],
+        np.array([row[1] for row in rows], dtype=np.int64)[order],
+    )
+
+
+def _visible(
+    view: RingView,
+    entity: str,
+    log: EntityLog | None,
+    now_ms: int,
+    until: int | None,
+    blobs: dict[str, bytes | None],
+) -> str:
+    """Put the ring that a row may see into `blobs` and give its key; rows share what they can."""
+    if log is None:
+        blobs[entity] = None
+        return entity
+    is_visible = log.arrival_ms <= now_ms if until is None else log.offset <= until
+    hidden = np.flatnonzero(~is_visible & (log.records["event_ms"] <= now_ms))
+    # Later events are cut by the windows, so most rows of an entity share one ring.
+    key = entity if not len(hidden) else f"{entity}\0{np.packbits(is_visible).tobytes().hex()}"
+    if key not in blobs:
+        body = log.records.tobytes() if key is entity else log.chosen(is_visible)
+        blobs[key] = _ring(view, body) if body else None
+    return key
+
+
+def _ring(view: RingView, body: bytes) -> bytes:
+    newest = int.from_bytes(body[-view.dtype.itemsize :][:8], "little")
+    header = HEADER.pack(MAGIC, view.schema_id, 0, newest, 0, 0, 0, 0, 0)
+    return header + PAST.pack(0, 0, 0, 0, 0) + body

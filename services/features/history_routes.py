@@ -1,0 +1,169 @@
+"""Routes of history, samples, labels and erasure."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from libs.common.context import current
+from libs.common.errors import InvalidInputError
+from libs.common.events.envelope import EventEmitter, event_for_request
+from services.features.adapters.erasure import Eraser
+from services.features.adapters.history import History
+from services.features.adapters.labels import Label, LabelStore
+from services.features.domain.definitions import FEATURE_SERVICES
+from services.features.parity import Parity
+from services.features.rows_in import (
+    ErasureBody,
+    FeedbackBody,
+    HistoricalBody,
+    SamplesBody,
+    milliseconds,
+)
+
+# Served as written and under /v1; feedback and samples have one path each.
+router = APIRouter(tags=["history"])
+fixed_router = APIRouter(tags=["history"])
+
+_SERVICES = {service.name: service for service in FEATURE_SERVICES}
+_CHUNK = 500
+_ARROW = "application/vnd.apache.arrow.stream"
+_NDJSON = "application/x-ndjson"
+
+
+def _tenant() -> str:
+    caller = current().caller
+    return caller.tenant if caller else ""
+
+
+@router.post("/features/historical", summary="Point-in-time join")
+async def read_history(request: Request, body: HistoricalBody) -> Response:
+    """Stream one line per row: NDJSON, or Arrow where `Accept` asks for it and pyarrow is there."""
+    now_ms = time.time_ns() // 1_000_000
+    for index, row in enumerate(body.rows):
+        if milliseconds(row.as_of) > now_ms:
+            raise InvalidInputError.field(f"/rows/{index}/as_of", "lies in the future")
+    if body.labels_known_by is not None and any(row.event_id is None for row in body.rows):
+        raise InvalidInputError.field("/labels_known_by", "needs an event_id in every row")
+    chunks = _chunks(request.state.history, request.state.labels, _tenant(), body)
+    if _ARROW in request.headers.get("accept", ""):
+        return StreamingResponse(_as_arrow(chunks), media_type=_ARROW)
+    return StreamingResponse(_as_lines(chunks), media_type=_NDJSON)
+
+
+Chunk = dict[str, list[Any]]
+
+
+async def _chunks(
+    history: History, labels: LabelStore, tenant: str, body: HistoricalBody
+) -> AsyncIterator[Chunk]:
+    """Evaluate some rows at a time, in the order of the request."""
+    service = _SERVICES[body.feature_service]
+    for first in range(0, len(body.rows), _CHUNK):
+        rows = body.rows[first : first + _CHUNK]
+        requests = [row.request() for row in rows]
+        read = await history.read(service, tenant, requests)
+        is_raw = body.include == "raw" and read.raw is not None
+        table = read.raw if is_raw and read.raw is not None else read.matrix.astype(np.float64)
+        names = service.raw if is_raw else service.names
+        chunk: Chunk = {
+            "row": list(range(first, first + len(rows))),
+            "as_of_ms": [request.now_ms for request in requests],
+        }
+        if body.labels_known_by is not None:
+            ids = [str(row.event_id) for row in rows]
+            known = await labels.known_by(tenant, ids, milliseconds(body.labels_known_by))
+            chunk["label"] = [known.get(name) for name in ids]
+        for column, name in enumerate(names):
+            values = table[:, column].tolist()
+            chunk[name] = [None if value != value else value for value in values]
+        yield chunk
+
+
+async def _as_lines(chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
+    done = 0
+    async for chunk in chunks:
+        names = list(chunk)
+        lines = [
+            orjson.dumps(dict(zip(names, values, strict=True)))
+            for values in zip(*chunk.values(), strict=True)
+        ]
+        done += len(lines)
+        yield b"\n".join(lines) + b"\n"
+    yield orjson.dumps({"rows": done, "complete": True}) + b"\n"
+
+
+async def _as_arrow(chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
+    import io
+
+    import pyarrow as arrow
+
+    sink, writer = io.BytesIO(), None
+    async for chunk in chunks:
+        types = {"row": arrow.int64(), "as_of_ms": arrow.int64(), "label": arrow.string()}
+        schema = arrow.schema([(name, types.get(name, arrow.float64())) for name in chunk])
+        writer = writer or arrow.ipc.new_stream(sink, schema)
+        writer.write_table(arrow.table(chunk, schema=schema))
+        yield sink.getvalue()
+        sink.seek(0)
+        sink.truncate()
+    if writer is not None:
+        writer.close()
+        yield sink.getvalue()
+
+
+@router.get("/features/parity", summary="Online against offline")
+async def report_parity(request: Request) -> dict[str, Any]:
+    """Give how many served vectors were computed again from history, and what differed."""
+    parity: Parity = request.state.parity
+    return await parity.report(_tenant())
+
+
+@fixed_router.post("/features/samples", summary="Served vectors, for the parity job")
+async def take_samples(request: Request, body: SamplesBody) -> dict[str, int]:
+    """Keep served vectors; a repeated id changes nothing."""
+    parity: Parity = request.state.parity
+    accepted = await parity.keep(_tenant(), body.samples)
+    return {"accepted": accepted, "duplicates": len(body.samples) - accepted}
+
+
+@fixed_router.post("/features/erasures", summary="Erase one entity")
+async def erase(request: Request, body: ErasureBody) -> dict[str, int]:
+    """Erase an entity online, in history and in samples; safe to repeat."""
+    eraser: Eraser = request.state.eraser
+    return await eraser.erase(_tenant(), body.entity, body.id)
+
+
+@fixed_router.post("/v1/feedback", summary="Label a decision")
+async def take_feedback(request: Request, body: FeedbackBody) -> dict[str, Any]:
+    """Keep a label with the time at which it became available, and tell it to the event log."""
+    if (body.transaction_id is None) == (body.prediction_id is None):
+        raise InvalidInputError.field("/transaction_id", "or prediction_id: exactly one of them")
+    now_ms = time.time_ns() // 1_000_000
+    occurred_ms = None if body.occurred_at is None else milliseconds(body.occurred_at)
+    if occurred_ms is not None and occurred_ms > now_ms:
+        raise InvalidInputError.field("/occurred_at", "lies in the future")
+    kind = "transaction" if body.transaction_id is not None else "prediction"
+    subject = str(body.transaction_id or body.prediction_id)
+    text = str(body.label).lower() if isinstance(body.label, bool) else body.label
+    store: LabelStore = request.state.labels
+    is_new = await store.keep(_tenant(), Label(kind, subject, text, occurred_ms, now_ms))
+    data: dict[str, Any] = {
+        f"{kind}_id": subject,
+        "label": text,
+        "available_at": _rfc3339(now_ms),
+    }
+    if occurred_ms is not None:
+        data["occurred_at"] = _rfc3339(occurred_ms)
+    # Also for a repeated one: the first answer may have been lost before its event was kept.
+    emitter: EventEmitter = request.state.events
+    await emitter.emit(event_for_request("label.received", "features", "standard", data))
+    return {**data, "accepted": is_new}
+
+
+def _rfc3339(at_ms: int) -> str:
+    return str(np.datetime_as_string(np.datetime64(at_ms, "ms"), unit="ms", timezone="UTC"))
