@@ -271,19 +271,22 @@ class Sequencer:
         self, connection: Any, fresh: Sequence[tuple[int, Accepted]], moment: datetime
     ) -> list[_Row]:
         subjects = await self._subjects.load(connection, (event for _, event in fresh))
-        rows = []
+        rows: list[_Row] = []
+        stamp = leaves.rfc3339(moment)
+        salts = os.urandom(leaves.SALT_BYTES * len(fresh))
         for index, event in fresh:
             subject = (
                 subjects[event.tenant, event.data_subject]
                 if event.data_subject is not None
                 else None
             )
-            salt, body = os.urandom(leaves.SALT_BYTES), stored_body(event, subject)
+            at = len(rows) * leaves.SALT_BYTES
+            salt, body = salts[at : at + leaves.SALT_BYTES], stored_body(event, subject)
             data = leaves.leaf_bytes(
                 event_id=event.id,
                 source=event.source,
                 event_type=event.type,
-                ingested_at=moment,
+                ingested_at=stamp,
                 retention=event.event_class,
                 subject=subject.pseudonym if subject else None,
                 commitment=leaves.payload_hash(salt, body),

@@ -19,6 +19,8 @@ from services.audit.adapters.keys import KekRing, KeyEncryptionKeys, LogKeys
 from services.audit.domain.events import Accepted
 
 ERASED = "erased"
+# Principals are keys and services, not people's data; data subjects are never cached.
+_ACTORS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class SubjectKeys:
 
     def __init__(self, keys: LogKeys) -> None:
         self._keys = keys
+        self._actors: dict[tuple[str, str], str] = {}
 
     def hmac_of(self, tenant: str, subject: str) -> bytes:
         """Give the lookup value of a data subject; useless without the index key."""
@@ -41,8 +44,14 @@ class SubjectKeys:
 
     def actor_of(self, tenant: str, principal: str) -> str:
         """Give the pseudonym under which a principal can be searched."""
-        message = orjson.dumps(["actor", tenant, principal])
-        return hmac.digest(self._keys.index, message, "sha256")[:16].hex()
+        known = self._actors.get((tenant, principal))
+        if known is None:
+            message = orjson.dumps(["actor", tenant, principal])
+            known = hmac.digest(self._keys.index, message, "sha256")[:16].hex()
+            if len(self._actors) >= _ACTORS_MAX:
+                self._actors.clear()
+            self._actors[tenant, principal] = known
+        return known
 
     @staticmethod
     def new_pseudonym() -> str:
@@ -136,13 +145,15 @@ def _subject(row: Any, ring: KekRing) -> Subject:
 
 def stored_body(event: Accepted, subject: Subject | None) -> bytes:
     """Give the bytes that are stored and hashed: personal fields sealed, or replaced if erased."""
+    personal = event.personal
+    if subject is None and not personal:
+        return event.encoded
     document = dict(event.document)
     if subject is not None:
         document["data_subject"] = {
             "pseudonym": subject.pseudonym,
             "sealed": _seal(subject, event.id, "/data_subject", event.data_subject),
         }
-    personal = event.personal
     if personal:
         data = dict(document["data"])
         for name in sorted(personal):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from libs.common.events.registry import EVENT_TYPES, problems_of
 from libs.common.ids import parse_traceparent
 from libs.common.transparency.records import searchable
@@ -18,7 +20,7 @@ _ENTRY_BYTES_MAX = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An event that fits the registry; `document` is what the service sent."""
+    """An event that fits the registry; `document` is what the service sent, `encoded` its JSON."""
 
     id: str
     source: str
@@ -32,6 +34,7 @@ class Accepted:
     decision: str
     model: str
     document: Mapping[str, Any]
+    encoded: bytes
 
     @property
     def personal(self) -> frozenset[str]:
@@ -39,20 +42,20 @@ class Accepted:
         return EVENT_TYPES[self.type].personal & frozenset(self.document["data"])
 
 
-def accept(document: object, source: str, encoded_size: int) -> Accepted | str:
+def accept(document: object, source: str) -> Accepted | str:
     """Judge one wire document.
 
     Args:
         document: the parsed item of the batch.
         source: the caller's service identity.
-        encoded_size: its bytes as JSON.
 
     Returns:
         The event, or why it can never be taken.
     """
     if not isinstance(document, dict):
         return "the event is not an object"
-    if encoded_size > _ENTRY_BYTES_MAX:
+    encoded = orjson.dumps(document)
+    if len(encoded) > _ENTRY_BYTES_MAX:
         return "the event is too large"
     problem = problems_of(document, source)
     if problem:
@@ -83,6 +86,7 @@ def accept(document: object, source: str, encoded_size: int) -> Accepted | str:
         data_subject=subject,
         **searchable(data),
         document=document,
+        encoded=encoded,
     )
 
 

@@ -79,7 +79,7 @@ async def build(postgres: Postgres, directory: Path) -> World:
     sequencer = Sequencer(postgres, subjects)
 
     async def append(events: list[Event], source: str) -> None:
-        taken = [accept(event.to_wire(), source, 500) for event in events]
+        taken = [accept(event.to_wire(), source) for event in events]
         await sequencer.append([item for item in taken if isinstance(item, Accepted)])
 
     class Emitter:

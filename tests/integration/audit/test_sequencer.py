@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 def accepted(count: int) -> list[Accepted]:
-    events = [accept(prediction(i).to_wire(), "inference", 500) for i in range(count)]
+    events = [accept(prediction(i).to_wire(), "inference") for i in range(count)]
     return [event for event in events if isinstance(event, Accepted)]
 
 
