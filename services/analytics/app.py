@@ -1,24 +1,25 @@
 """Wiring of analytics."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypedDict
 
 from libs.common import app as common
 from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
+from libs.common.redis import create_redis
 from libs.common.tasks import end
 from services.analytics.adapters.alert_store import AlertStore
 from services.analytics.adapters.audit_log import AuditLogReader
 from services.analytics.adapters.charts import ChartRenderer
-from services.analytics.adapters.gemini import GeminiWriter
+from services.analytics.adapters.gemini import ATTEMPTS_MAX, GeminiWriter
 from services.analytics.adapters.maintenance import Maintenance
 from services.analytics.adapters.quota import Quota
 from services.analytics.adapters.rebuild import Rebuilder
 from services.analytics.adapters.report_cache import ReportCache
-from services.analytics.adapters.rollup_writer import RollupWriter
+from services.analytics.adapters.rollup_writer import RollupWriter, utc_now
 from services.analytics.adapters.rollups import RollupStore
 from services.analytics.adapters.tail import Tailer, TailMetrics
 from services.analytics.adapters.thresholds import ThresholdStore
@@ -35,8 +36,11 @@ from services.analytics.statistics import Statistics
 
 # The lock is renewed every third of this; a holder that died frees it within it.
 LOCK_TTL_S = 15.0
-# Four attempts of ten seconds and their waits end before this; then losers get the rules' report.
-LOCK_WAIT_S_MAX = 60.0
+# The waits between four attempts, and some more: a loser waits for as long as a holder may work.
+LOCK_WAIT_BEYOND_ATTEMPTS_S = 20.0
+# A flight lasts seconds, so its own commands may wait longer on Redis than a request does: a slow
+# moment must not look like a lost quota, which closes Gemini for a minute.
+FLIGHT_REDIS_TIMEOUT_S = 0.5
 
 
 class State(TypedDict):
@@ -48,16 +52,21 @@ class State(TypedDict):
     charts: Charts
     alerts: Alerts
     rebuilder: Rebuilder
+    clock: Callable[[], datetime]
 
 
 def create_app(
-    settings: AnalyticsSettings, *, events: EventEmitter | None = None
+    settings: AnalyticsSettings,
+    *,
+    events: EventEmitter | None = None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> common.ServiceApp:
     """Build the service.
 
     Args:
         settings: its settings.
         events: replaces the write-ahead log, in tests.
+        clock: the time by which requests choose their windows.
     """
 
     @asynccontextmanager
@@ -76,12 +85,13 @@ def create_app(
             alerts = _alerts(settings, platform, store, thresholds, closing)
             _follow(settings, platform, reader, closing)
             yield State(
-                analytics=Analytics(store, thresholds, started_at=datetime.now(UTC)),
+                analytics=Analytics(store, thresholds, started_at=clock()),
                 reports=reports,
                 statistics=statistics,
                 charts=Charts(store, thresholds, statistics, renderer),
                 alerts=alerts,
                 rebuilder=rebuilder,
+                clock=clock,
             )
 
     return common.create_app(
@@ -144,14 +154,21 @@ def _reports(
 ) -> Reports:
     """Put the written analysis together: writer, quota, cache."""
     metrics = ReportMetrics(platform.registry)
-    quota = Quota(platform.redis, limit=settings.gemini_rate_limit, replicas=settings.replicas)
+    patient = create_redis(settings.redis_dsn or "", timeout_s=FLIGHT_REDIS_TIMEOUT_S)
+    quota = Quota(patient, limit=settings.gemini_rate_limit, replicas=settings.replicas)
     writer = GeminiWriter(
         settings,
         quota,
         on_attempt=lambda outcome: metrics.attempts.labels(outcome).inc(),
-        on_tokens=lambda kind, count: metrics.tokens.labels(kind).inc(count),
+        on_usage=metrics.used,
     )
-    cache = ReportCache(platform.redis, lock_ttl_s=LOCK_TTL_S, wait_s_max=LOCK_WAIT_S_MAX)
+    cache = ReportCache(
+        patient,
+        looking=platform.redis,
+        lock_ttl_s=LOCK_TTL_S,
+        wait_s_max=ATTEMPTS_MAX * settings.gemini_timeout_s + LOCK_WAIT_BEYOND_ATTEMPTS_S,
+    )
+    closing.push_async_callback(patient.aclose)
     closing.push_async_callback(writer.close)
     closing.push_async_callback(cache.close)
     return Reports(settings, store, thresholds, writer, cache, metrics)

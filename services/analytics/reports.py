@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from libs.common.redis import tag
 from services.analytics import schemas
-from services.analytics.adapters.gemini import Failure, GeminiWriter
+from services.analytics.adapters.gemini import Failure, GeminiWriter, Usage
 from services.analytics.adapters.report_cache import Made, ReportCache
 from services.analytics.adapters.rollups import RollupStore
 from services.analytics.adapters.thresholds import ThresholdStore, ThresholdsVersion
@@ -21,7 +21,7 @@ from services.analytics.domain.draft import Draft, fill
 from services.analytics.domain.facts import FactSheet
 from services.analytics.domain.ports import Filters, SeriesFigures
 from services.analytics.domain.prompt import PROMPT_VERSION
-from services.analytics.domain.windows import Window, closed_window
+from services.analytics.domain.windows import Window, aligned_window
 from services.analytics.settings import AnalyticsSettings
 from services.analytics.views import latency_view
 
@@ -46,6 +46,11 @@ class ReportMetrics:
             ("kind",),
             registry=registry,
         )
+        self.cost = Counter(
+            "gatehouse_analytics_gemini_cost_usd_total",
+            "Cost of Gemini calls at the configured prices; zero while none is configured.",
+            registry=registry,
+        )
         self.reports = Counter(
             "gatehouse_analytics_reports_total",
             "Reports by writer and reason of the fallback.",
@@ -58,6 +63,12 @@ class ReportMetrics:
             ("result",),
             registry=registry,
         )
+
+    def used(self, usage: Usage, cost_usd: float) -> None:
+        """Count the tokens of one call and what they cost."""
+        for kind, tokens in asdict(usage).items():
+            self.tokens.labels(kind.removesuffix("_tokens")).inc(tokens)
+        self.cost.inc(cost_usd)
 
 
 class Reports:
@@ -87,15 +98,40 @@ class Reports:
         Raises:
             UnavailableError: the database does not answer.
         """
-        window = closed_window(now, request.time_window_minutes)
+        window = aligned_window(now, request.time_window_minutes)
         limits = await self._thresholds.current(tenant)
+        if self._settings.gemini_api_key is None:
+            base, sheet = await self._facts(tenant, request, window, limits)
+            return self._stamp(self._by_rules(base, sheet, "no_key"), hit=False)
+        revision = await self._store.revision(
+            tenant, Window(window.previous().start, window.end), request.model, request.release
+        )
+        key = self._key(tenant, request, window, limits, revision)
+
+        async def make() -> Made:
+            return await self._make(*await self._facts(tenant, request, window, limits))
+
+        got = await self._cache.get_or_make(key, make, deadline_s=ANSWER_WITHIN_S)
+        self._metrics.cache.labels("hit" if got and got[1] else "miss").inc()
+        if got is None:
+            base, sheet = await self._facts(tenant, request, window, limits)
+            return self._stamp(self._by_rules(base, sheet, "deadline"), hit=False)
+        return self._stamp(got[0], hit=got[1])
+
+    async def _facts(
+        self,
+        tenant: str,
+        request: schemas.AnalyzeRequest,
+        window: Window,
+        limits: ThresholdsVersion,
+    ) -> tuple[dict[str, Any], FactSheet]:
+        """Read both windows; give the members that do not depend on who writes, and the facts."""
         question = Filters("prediction", request.model, None, request.release, None)
-        figures = [
+        series, before, verdicts, verdicts_before = [
             await self._store.read(tenant, part, filters)
             for filters in (question, Filters("verdict", histograms=()))
             for part in (window, window.previous())
         ]
-        series, before, verdicts, verdicts_before = figures
         sheet = facts.build(
             aggregate(series),
             aggregate(before),
@@ -104,19 +140,7 @@ class Reports:
             (aggregate(verdicts), aggregate(verdicts_before)),
             limits.limits,
         )
-        base = _base(window, sheet, aggregate(series), limits)
-        if self._settings.gemini_api_key is None:
-            return self._stamp(self._by_rules(base, sheet, "no_key"), hit=False)
-        key = self._key(tenant, request, window, limits, figures)
-
-        async def make() -> Made:
-            return await self._make(base, sheet)
-
-        got = await self._cache.get_or_make(key, make, deadline_s=ANSWER_WITHIN_S)
-        self._metrics.cache.labels("hit" if got and got[1] else "miss").inc()
-        if got is None:
-            return self._stamp(self._by_rules(base, sheet, "deadline"), hit=False)
-        return self._stamp(got[0], hit=got[1])
+        return _base(window, sheet, aggregate(series), limits), sheet
 
     async def _make(self, base: Mapping[str, Any], sheet: FactSheet) -> Made:
         result = await self._writer.analyse(sheet)
@@ -126,6 +150,7 @@ class Reports:
         self._metrics.reports.labels("gemini", "").inc()
         report = _report(base, result.draft, sheet, "gemini")
         report["model_version"] = result.model_version
+        report["usage"] = asdict(result.usage)
         return Made(report, self._settings.gemini_cache_ttl_s)
 
     def _by_rules(self, base: Mapping[str, Any], sheet: FactSheet, reason: str) -> dict[str, Any]:
@@ -138,7 +163,7 @@ class Reports:
         request: schemas.AnalyzeRequest,
         window: Window,
         limits: ThresholdsVersion,
-        figures: list[list[SeriesFigures]],
+        revision: int,
     ) -> str:
         # Aligned windows and revisions, never the data itself: the key of a closed window stays the
         # same until a late event changes one of its minutes.
@@ -149,7 +174,7 @@ class Reports:
             "minutes": window.minutes,
             "end": window.end.isoformat(),
             "thresholds": limits.version,
-            "revisions": [aggregate(part).sums.revision for part in figures],
+            "revision": revision,
             "filter": [request.model, request.release],
         }
         digest = hashlib.sha256(rfc8785.dumps(question)).hexdigest()

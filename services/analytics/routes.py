@@ -1,7 +1,7 @@
 """Routes of analytics: parse, one call, shape the answer."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -25,6 +25,11 @@ def _service(request: Request) -> Analytics:
     return service
 
 
+def _now(request: Request) -> datetime:
+    now: datetime = request.state.clock()
+    return now
+
+
 def _tenant() -> str:
     caller = current().caller
     return caller.tenant if caller else ""
@@ -39,7 +44,7 @@ async def count(request: Request) -> schemas.Count:
 @router.post("/metrics/aggregated", summary="Figures of a time window")
 async def aggregated(request: Request, body: schemas.AggregatedRequest) -> schemas.Aggregated:
     """Give totals, latencies, confidence, distributions and a status for a window."""
-    return await _service(request).aggregated(_tenant(), body, datetime.now(UTC))
+    return await _service(request).aggregated(_tenant(), body, _now(request))
 
 
 @router.get("/metrics/thresholds", summary="Alert thresholds")
@@ -62,7 +67,7 @@ async def change_thresholds(
 async def analyze(request: Request, body: schemas.AnalyzeRequest) -> schemas.Report:
     """Explain the last closed window against the one before, by Gemini or by rules."""
     reports: Reports = request.state.reports
-    answer = await reports.analyze(_tenant(), body, datetime.now(UTC))
+    answer = await reports.analyze(_tenant(), body, _now(request))
     return schemas.Report.model_validate(answer)
 
 
@@ -72,7 +77,7 @@ async def drift(
 ) -> schemas.DriftReport:
     """Compare the distributions of the last closed window with those of the one before."""
     statistics: Statistics = request.state.statistics
-    return await statistics.drift(_tenant(), query, datetime.now(UTC))
+    return await statistics.drift(_tenant(), query, _now(request))
 
 
 @native.get("/v1/analytics/comparison", summary="Two versions side by side")
@@ -81,7 +86,7 @@ async def comparison(
 ) -> schemas.Comparison:
     """Compare the error and degradation rates of two versions, with intervals."""
     statistics: Statistics = request.state.statistics
-    return await statistics.compare(_tenant(), query, datetime.now(UTC))
+    return await statistics.compare(_tenant(), query, _now(request))
 
 
 @native.get(
@@ -96,7 +101,7 @@ async def report_page(
     """Give the analysis of the last closed window with its charts, as one HTML page."""
     reports: Reports = request.state.reports
     charts: Charts = request.state.charts
-    now = datetime.now(UTC)
+    now = _now(request)
     answer = await reports.analyze(_tenant(), schemas.AnalyzeRequest(**query.model_dump()), now)
     drawn = {
         f"Chart: {kind}": await charts.svg(
@@ -173,7 +178,7 @@ def _add_chart(kind: Kind) -> None:
     async def chart(request: Request, query: Annotated[schemas.ChartQuery, Query()]) -> Response:
         """Draw the last closed window as SVG."""
         charts: Charts = request.state.charts
-        drawn = await charts.svg(_tenant(), kind, query, datetime.now(UTC))
+        drawn = await charts.svg(_tenant(), kind, query, _now(request))
         return Response(
             drawn,
             media_type="image/svg+xml",

@@ -241,6 +241,14 @@ class CacheUse(BaseModel):
     age_s: float
 
 
+class UsageView(BaseModel):
+    """Tokens of the call that wrote the report."""
+
+    prompt_tokens: int
+    answer_tokens: int
+    thoughts_tokens: int
+
+
 class Report(BaseModel):
     """A written analysis; every figure in its prose is one of its facts."""
 
@@ -256,6 +264,7 @@ class Report(BaseModel):
     generated_by: Literal["gemini", "rules"]
     fallback_reason: str | None = None
     model_version: str | None = None
+    usage: UsageView | None = None
     prompt_version: str
     thresholds_version: str
     window: ReportWindow

@@ -80,6 +80,20 @@ class AnalyticsSettings(ServiceSettings):
         le=300,
         description="Seconds a report by rules is reused after Gemini failed.",
     )
+    gemini_prompt_usd: float = env(
+        "GEMINI_PROMPT_USD_PER_MILLION",
+        default=0.0,
+        ge=0,
+        le=10_000,
+        description="Price of a million prompt tokens, for the cost metric; 0 counts none.",
+    )
+    gemini_answer_usd: float = env(
+        "GEMINI_ANSWER_USD_PER_MILLION",
+        default=0.0,
+        ge=0,
+        le=10_000,
+        description="Price of a million answer tokens, for the cost metric; 0 counts none.",
+    )
     replicas: int = env(
         "ANALYTICS_REPLICAS",
         default=1,

@@ -54,11 +54,21 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, as Google counts them; thoughts are paid as answer."""
+
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    thoughts_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """A draft that passed every check."""
+    """A draft that passed every check, and what its call used."""
 
     draft: Draft
     model_version: str
+    usage: Usage
 
 
 class GeminiWriter:
@@ -70,14 +80,14 @@ class GeminiWriter:
         quota: Quota,
         *,
         on_attempt: Callable[[str], None] = lambda outcome: None,
-        on_tokens: Callable[[str, int], None] = lambda kind, count: None,
+        on_usage: Callable[[Usage, float], None] = lambda usage, cost_usd: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._quota = quota
         self._on_attempt = on_attempt
-        self._on_tokens = on_tokens
+        self._on_usage = on_usage
         self._sleep = sleep
         self._clock = clock
         self._client: Any = None
@@ -153,8 +163,10 @@ class GeminiWriter:
         except Exception as error:  # the library may raise anything; the rules' report must stand
             log.error("gemini call failed", error_type=type(error).__name__)
             return Failure("upstream_error")
-        self._count_tokens(response)
-        return _checked(response, sheet)
+        usage = _usage_of(response)
+        # Paid whether the answer can be used or not.
+        self._on_usage(usage, self._cost_usd(usage))
+        return _checked(response, sheet, usage)
 
     def _open(self) -> Any:
         if self._client is None:
@@ -174,12 +186,10 @@ class GeminiWriter:
             )
         return self._client
 
-    def _count_tokens(self, response: Any) -> None:
-        usage = response.usage_metadata
-        if usage is not None:
-            self._on_tokens("prompt", usage.prompt_token_count or 0)
-            self._on_tokens("answer", usage.candidates_token_count or 0)
-            self._on_tokens("thoughts", usage.thoughts_token_count or 0)
+    def _cost_usd(self, usage: Usage) -> float:
+        prompt = usage.prompt_tokens * self._settings.gemini_prompt_usd
+        answer = (usage.answer_tokens + usage.thoughts_tokens) * self._settings.gemini_answer_usd
+        return (prompt + answer) / 1_000_000
 
     async def close(self) -> None:
         """Close the connections."""
@@ -234,7 +244,18 @@ def _retry_delay_of(details: list[dict[str, Any]]) -> float | None:
     return None
 
 
-def _checked(response: Any, sheet: FactSheet) -> Answer | Failure:
+def _usage_of(response: Any) -> Usage:
+    found = response.usage_metadata
+    if found is None:
+        return Usage()
+    return Usage(
+        prompt_tokens=found.prompt_token_count or 0,
+        answer_tokens=found.candidates_token_count or 0,
+        thoughts_tokens=found.thoughts_token_count or 0,
+    )
+
+
+def _checked(response: Any, sheet: FactSheet, usage: Usage) -> Answer | Failure:
     """Check in this order: blocked, candidates, finish reason, text, JSON, numbers."""
     feedback = response.prompt_feedback
     if feedback is not None and feedback.block_reason:
@@ -258,7 +279,7 @@ def _checked(response: Any, sheet: FactSheet) -> Answer | Failure:
     refusal = refusal_of(draft, sheet)
     if refusal:
         return Failure(refusal)
-    return Answer(draft, str(response.model_version or ""))
+    return Answer(draft, str(response.model_version or ""), usage)
 
 
 def json_of(text: str) -> str:

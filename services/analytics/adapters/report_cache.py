@@ -50,8 +50,17 @@ Make = Callable[[], Awaitable[Made]]
 class ReportCache:
     """Shares values between callers, processes and moments."""
 
-    def __init__(self, redis: Redis, *, lock_ttl_s: float, wait_s_max: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        looking: Redis | None = None,
+        lock_ttl_s: float,
+        wait_s_max: float,
+    ) -> None:
+        """Build it; `looking` is for the callers' first look, which must not wait long."""
         self._redis: Any = redis
+        self._looking: Any = looking or redis
         self._lock_ms = int(lock_ttl_s * 1000)
         self._wait_s_max = wait_s_max
         self._flights: dict[str, asyncio.Task[tuple[dict[str, Any], bool] | None]] = {}
@@ -63,7 +72,7 @@ class ReportCache:
 
         The flight goes on after the deadline and fills the cache.
         """
-        found = await self.look(key)
+        found = await self.look(key, through=self._looking)
         if found is not None:
             return found, True
         flight = self._flights.get(key)
@@ -75,10 +84,10 @@ class ReportCache:
         done, _ = await asyncio.wait({flight}, timeout=deadline_s)
         return flight.result() if done else None
 
-    async def look(self, key: str) -> dict[str, Any] | None:
+    async def look(self, key: str, *, through: Any = None) -> dict[str, Any] | None:
         """Read a cached value; None when there is none or Redis is away."""
         try:
-            raw = await self._redis.get(key)
+            raw = await (through or self._redis).get(key)
         except UNAVAILABLE:
             return None
         return dict(orjson.loads(raw)) if raw else None

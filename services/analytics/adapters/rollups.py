@@ -81,6 +81,17 @@ _POINT_BUCKETS = _select_points(
 )
 
 
+_REVISION = (
+    "WITH picked AS (SELECT id FROM series WHERE tenant = $5 AND (kind = 'verdict' "
+    "OR kind = 'prediction' AND ($6::text IS NULL OR model = $6) "
+    "AND ($7::text IS NULL OR release = $7))) "
+    "SELECT coalesce(sum(r.revision), 0)::bigint FROM picked p CROSS JOIN LATERAL ("
+    "SELECT revision FROM rollup_hours WHERE period >= $2 AND period < $3 AND series_id = p.id "
+    "UNION ALL SELECT revision FROM rollup_minutes WHERE (period >= $1 AND period < $2 "
+    "OR period >= $3 AND period < $4) AND series_id = p.id) r"
+)
+
+
 class RollupStore:
     """Reads the roll-ups of one tenant at a time."""
 
@@ -109,6 +120,18 @@ class RollupStore:
         for row in categories:
             found[row["id"]].categories.setdefault(row["metric"], {})[row["value"]] = row["n"]
         return list(found.values())
+
+    async def revision(
+        self, tenant: str, window: Window, model: str | None, release: str | None
+    ) -> int:
+        """Give a number that grows with each event counted into the window, verdicts included."""
+        cut = window.split()
+        return int(
+            await self._postgres.fetchval(
+                _REVISION,
+                cut.start, cut.hours_start, cut.hours_end, cut.end, tenant, model, release,
+            )
+        )  # fmt: skip
 
     async def points(
         self, tenant: str, window: Window, filters: Filters, step_minutes: int

@@ -71,6 +71,18 @@ def closed_window(now: datetime, minutes: int) -> Window:
     return Window(end - minutes * MINUTE, end)
 
 
+def aligned_window(now: datetime, minutes: int) -> Window:
+    """Give a closed window whose end stays for a while, so that a repeated question is the same.
+
+    Windows of half an hour and more end at multiples of five minutes, shorter ones at multiples of
+    a sixth of their length, at least a minute.
+    """
+    step = min(5, max(1, minutes // 6))
+    end = closed_window(now, 1).end
+    end -= (end.minute % step) * MINUTE
+    return Window(end - minutes * MINUTE, end)
+
+
 def window_ending(end: datetime, minutes: int) -> Window:
     """Give the window that ends at `end`, cut to the minute."""
     aligned = floor_minute(end.astimezone(UTC))

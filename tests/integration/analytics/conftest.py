@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from libs.common.app import ServiceApp
 from libs.common.events.envelope import Event
+from services.analytics.adapters.rollup_writer import utc_now
 from services.analytics.app import create_app
 from services.analytics.settings import AnalyticsSettings
 from tests.support.audit_log import AuditLog, serve_audit_log
@@ -87,9 +89,14 @@ def start(clean_postgres: str, redis_url: str, state_dir: Path) -> Start:
     """Start the app: `async with start(**settings) as running`."""
 
     @asynccontextmanager
-    async def run(log: AuditLog | None = None, **overrides: Any) -> AsyncIterator[Running]:
+    async def run(
+        log: AuditLog | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        **overrides: Any,
+    ) -> AsyncIterator[Running]:
         if log is None:
-            async with serve_audit_log() as own, run(own, **overrides) as running:
+            async with serve_audit_log() as own, run(own, clock=clock, **overrides) as running:
                 yield running
             return
         values = {
@@ -103,7 +110,7 @@ def start(clean_postgres: str, redis_url: str, state_dir: Path) -> Start:
             **overrides,
         }
         events = RecordedEvents()
-        app = create_app(AnalyticsSettings.load(**values), events=events)
+        app = create_app(AnalyticsSettings.load(**values), events=events, clock=clock)
         async with started(app) as served:
             transport = httpx2.ASGITransport(app=served)
             async with httpx2.AsyncClient(

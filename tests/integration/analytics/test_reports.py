@@ -22,11 +22,14 @@ pytestmark = [
 ]
 
 MINUTES = 10
+NOW = datetime.now(UTC)
+# One moment for all questions: a minute that ends in between would make them two questions.
+FROZEN: dict[str, Any] = {"clock": lambda: NOW}
 
 
 async def seed(running: Running, *, failed: int, n: int = 200) -> None:
     """Fill the closed window with `failed` errors of n; the one before is healthy."""
-    now = datetime.now(UTC)
+    now = NOW
     for back, errors in ((MINUTES + 5, 0), (4, failed)):
         at = now - timedelta(minutes=back)
         running.log.append(
@@ -64,7 +67,7 @@ def numbers_of_facts(report: dict[str, Any]) -> set[str]:
 
 
 async def test_without_a_key_the_rules_write_and_name_the_broken_limit(start: Start):
-    async with start() as running:
+    async with start(**FROZEN) as running:
         await seed(running, failed=40)
         report = await analyze(running)
         assert (report["generated_by"], report["fallback_reason"]) == ("rules", "no_key")
@@ -77,7 +80,7 @@ async def test_without_a_key_the_rules_write_and_name_the_broken_limit(start: St
 
 
 async def test_a_healthy_window_has_no_issue_and_an_empty_one_says_so(start: Start):
-    async with start() as running:
+    async with start(**FROZEN) as running:
         empty = await analyze(running)
         assert empty["identified_issues"] == []
         assert "No requests" in empty["summary"]
@@ -91,7 +94,7 @@ async def test_a_healthy_window_has_no_issue_and_an_empty_one_says_so(start: Sta
 
 async def test_gemini_writes_once_and_the_cache_answers_the_next_question(start: Start):
     async with serve_gemini() as stand_in:
-        settings = {"gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
+        settings = {**FROZEN, "gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
         async with start(**settings) as running:
             await seed(running, failed=40)
             stand_in.set("ok", latency_ms=200)
@@ -108,7 +111,7 @@ async def test_gemini_writes_once_and_the_cache_answers_the_next_question(start:
 
 async def test_a_refused_answer_becomes_the_rules_report_with_its_reason(start: Start):
     async with serve_gemini() as stand_in:
-        settings = {"gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
+        settings = {**FROZEN, "gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
         async with start(**settings) as running:
             await seed(running, failed=40)
             stand_in.set("nonsense_numbers")
@@ -122,7 +125,7 @@ async def test_a_refused_answer_becomes_the_rules_report_with_its_reason(start: 
 
 async def test_two_processes_share_one_upstream_call_through_redis(start: Start):
     async with serve_gemini() as stand_in:
-        settings = {"gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
+        settings = {**FROZEN, "gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
         async with start(**settings) as first, start(first.log, **settings) as second:
             await seed(first, failed=40)
             stand_in.set("ok", latency_ms=150)
@@ -182,7 +185,7 @@ async def test_a_killed_lock_holder_delays_the_next_by_the_lock_time_at_most(red
 
 async def test_with_redis_gone_reports_are_written_by_rules(start: Start):
     async with serve_gemini() as stand_in:
-        settings = {"gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
+        settings = {**FROZEN, "gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
         async with start(**settings, redis_url="redis://127.0.0.1:1") as running:
             await seed(running, failed=40)
             report = await analyze(running)
@@ -191,7 +194,7 @@ async def test_with_redis_gone_reports_are_written_by_rules(start: Start):
 
 
 async def test_thresholds_start_at_the_missions_defaults_and_changes_are_versions(start: Start):
-    async with start() as running:
+    async with start(**FROZEN) as running:
         body = (await running.client.get("/metrics/thresholds")).json()
         assert (body["min_confidence_warning"], body["min_confidence_critical"]) == (0.6, 0.4)
         assert body["max_inference_time_warning_ms"] == 200
@@ -229,7 +232,7 @@ async def test_thresholds_start_at_the_missions_defaults_and_changes_are_version
 async def test_bad_thresholds_are_refused_and_nothing_is_written(
     start: Start, body, status, pointer
 ):
-    async with start() as running:
+    async with start(**FROZEN) as running:
         answer = await running.client.put("/metrics/thresholds", json=body)
         assert answer.status_code == status
         if pointer:
