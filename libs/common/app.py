@@ -55,6 +55,11 @@ class ServiceApp:
         """Serve one ASGI scope."""
         await self._edge(scope, receive, send)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that the service's edge has accepted and not yet answered."""
+        return self._edge.in_flight
+
     def openapi(self) -> dict[str, Any]:
         """Give the OpenAPI document of the service."""
         return self.fastapi.openapi()
@@ -126,6 +131,7 @@ def create_app(
         metrics=metrics,
         open_caller=OPEN_CALLER if settings.identity_mode == "open" else None,
         render_error=as_response,
+        health=platform.health,
     )
     return ServiceApp(app, edge, platform, metrics)
 

@@ -36,6 +36,7 @@ class Health:
         self._reasons: dict[str, str] = {"startup": "starting"}
         self._checks: dict[str, Check] = {}
         self.is_draining = False
+        self.is_refusing = False
 
     def add_check(self, name: str, check: Check) -> None:
         """Add a component to `/health`; it is given half a second."""
@@ -57,6 +58,10 @@ class Health:
         """Turn not ready for good; serving goes on until in-flight work is done."""
         self.is_draining = True
         self._reasons["draining"] = "draining"
+
+    def refuse(self) -> None:
+        """Take no new work any more; what is in flight finishes, probes are still answered."""
+        self.is_refusing = True
 
     @property
     def is_ready(self) -> bool:

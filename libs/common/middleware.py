@@ -18,7 +18,9 @@ from libs.common.errors import (
     PayloadTooLargeError,
     ServiceError,
     UnauthenticatedError,
+    UnavailableError,
 )
+from libs.common.health import Health
 from libs.common.identity import IDENTITY_HEADER, Verifier
 from libs.common.ids import acceptable_request_id, parse_traceparent, uuid7
 from libs.common.logging import get_logger
@@ -41,6 +43,8 @@ _DEFAULT_BODY_MAX = 64 * 1024
 _DEADLINE_HEADER = "x-request-deadline-ms"
 # Paths polled all day: counted, but logged only when they fail.
 _QUIET_PATHS = OPEN_PATHS
+# Answered to the last moment, so that a prober reads 503 and never a reset.
+_PROBES = OPEN_PATHS | {"/v2/health/live", "/v2/health/ready"}
 
 
 class ServiceEdge:
@@ -56,8 +60,11 @@ class ServiceEdge:
         metrics: HttpMetrics,
         open_caller: Caller | None = None,
         render_error: Callable[[ServiceError, Scope], Any] | None = None,
+        health: Health | None = None,
     ) -> None:
+        self.in_flight = 0
         self._app = app
+        self._health = health
         self._service = service
         self._routes = routes
         self._verifier = verifier
@@ -94,6 +101,7 @@ class ServiceEdge:
         status = 500
         has_started = False
         self._metrics.active.inc()
+        self.in_flight += 1
         span = get_telemetry().start_server_span(name, headers.get("traceparent"))
         _adopt_span(context, span)
 
@@ -112,6 +120,8 @@ class ServiceEdge:
             with trace.use_span(span, end_on_exit=False, record_exception=False):
                 try:
                     route = match.route if match else None
+                    if self._health and self._health.is_refusing and path not in _PROBES:
+                        raise UnavailableError("This process is stopping.", code="draining")
                     body_max = route.body_bytes_max if route else _DEFAULT_BODY_MAX
                     self._authorize(path, headers, context, route.scope if route else None)
                     _check_length(headers, body_max)
@@ -135,6 +145,7 @@ class ServiceEdge:
         finally:
             seconds = time.perf_counter() - started
             self._metrics.active.dec()
+            self.in_flight -= 1
             span_context = span.get_span_context()
             exemplar = context.trace_id if span_context.trace_flags.sampled else ""
             self._metrics.observe(method, template, status, seconds, exemplar)

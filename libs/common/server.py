@@ -1,8 +1,9 @@
 """Runs a service: uvicorn from code, own signals, drain in order.
 
 SIGTERM or SIGINT: readiness turns 503 at once; the process serves on for `DRAIN_S` so that load
-balancers notice; then uvicorn stops accepting and waits for in-flight requests up to `SHUTDOWN_S`;
-then the lifespan ends, which ships events and flushes spans. A second signal ends it at once.
+balancers notice; then new work is refused with 503 and Retry-After, the listener still open, until
+in-flight requests have finished or `SHUTDOWN_S` is over; then uvicorn stops and the lifespan ends,
+which ships events and flushes spans. A second signal ends it at once.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from libs.common.settings import ServiceSettings, SettingsError
 
 # Above the gateway pool's 30 s, so that the pool, not the server, closes idle connections.
 KEEP_ALIVE_S = 75
+_POLL_S = 0.02
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
@@ -72,10 +74,26 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
         app.platform.health.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(running), settings.drain_s)
+        await _finish(app, server, running, settings.shutdown_s)
         server.should_exit = True
     waiting.cancel()
     await running
     log.info("stopped")
+
+
+async def _finish(
+    app: ServiceApp, server: uvicorn.Server, running: "asyncio.Task[None]", within_s: float
+) -> None:
+    """Refuse new work with 503 and wait for what is in flight, the listener still open.
+
+    uvicorn would close the listener first: a prober or a late caller would then be reset.
+    """
+    app.platform.health.refuse()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within_s
+    while app.in_flight and not running.done() and loop.time() < until:  # noqa: ASYNC110 # a count
+        await asyncio.sleep(_POLL_S)
+    server.config.timeout_graceful_shutdown = max(1, int(until - loop.time()))
 
 
 def main(settings_class: type[SettingsT], create: Callable[[SettingsT], ServiceApp]) -> None:

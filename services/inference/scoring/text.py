@@ -19,6 +19,7 @@ from services.inference.errors import InferenceFailedError
 from services.inference.execution.plane import TextPlane
 from services.inference.execution.runner import Outcome
 from services.inference.metrics import InferenceMetrics
+from services.inference.scoring.base import give_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class TextScorer:
                 else None
             )
             answered.append(Answered(outcome, event))
+            await give_way(index)
             if isinstance(outcome, TextAnswer):
                 self._metrics.text.confidence.labels(model.name, model.version).observe(
                     outcome.confidence

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ async def test_a_follower_keeps_its_own_deadline(plane, root):
     leader = asyncio.ensure_future(plane.predict(model, ["hello"]))
     await asyncio.sleep(0.02)
 
-    async def impatient():
+    async def impatient() -> Any:
         context = RequestContext(caller=Caller("a", "key:test", frozenset({"*"})))
         context.deadline = time.monotonic() + 0.05
         bind(context)

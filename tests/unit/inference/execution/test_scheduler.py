@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,7 @@ from services.inference.domain.batching import DEFAULT, SHADOW, URGENT, Limits
 from services.inference.domain.cost import CostModel
 from services.inference.domain.ports import DeviceLostError, DeviceMemoryError
 from services.inference.domain.text import TextModel
-from services.inference.errors import (
-    ExecutorLostError,
-    InferenceFailedError,
-    ModelNotLoadedError,
-    OverloadedError,
-)
+from services.inference.errors import ExecutorLostError, InferenceFailedError, OverloadedError
 from services.inference.execution import scheduler as scheduling
 from services.inference.execution.runner import TextRunner
 from services.inference.execution.scheduler import Scheduler, SchedulerOptions
@@ -34,7 +30,6 @@ from tests.support.text_models import build_text_version
 pytestmark = pytest.mark.anyio
 
 POISON, NAN = 4095, 4094
-assert ModelNotLoadedError.status == 503
 
 
 class Engine(ReferenceTextEngine):
@@ -93,7 +88,7 @@ def metrics() -> InferenceMetrics:
 
 
 @pytest.fixture
-async def make(model: TextModel, metrics: InferenceMetrics):
+async def make(model: TextModel, engine: Engine, metrics: InferenceMetrics):
     made: list[Scheduler] = []
 
     def build(**options) -> Scheduler:
@@ -101,7 +96,7 @@ async def make(model: TextModel, metrics: InferenceMetrics):
         return made[-1]
 
     yield build
-    model.engine.gate.set()
+    engine.gate.set()
     for one in made:
         await one.close(1.0)
 
@@ -127,7 +122,7 @@ async def test_one_poisoned_item_among_32_fails_alone(make, engine: Engine):
     futures = [
         _submit(scheduler, number + 1, POISON if number == 17 else 5) for number in range(32)
     ]
-    results = await asyncio.gather(*futures, return_exceptions=True)
+    results: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
     assert [i for i, one in enumerate(results) if isinstance(one, Exception)] == [17]
     assert isinstance(results[17], InferenceFailedError)
     alone = engine.finish(engine._table[[[4, 5]]].sum(axis=1))[0]
@@ -137,7 +132,7 @@ async def test_one_poisoned_item_among_32_fails_alone(make, engine: Engine):
 async def test_an_answer_that_is_no_number_fails_its_item_only(make):
     scheduler = make()
     good, bad = _submit(scheduler, 1), _submit(scheduler, NAN)
-    results = await asyncio.gather(good, bad, return_exceptions=True)
+    results: Any = await asyncio.gather(good, bad, return_exceptions=True)
     assert isinstance(results[1], InferenceFailedError)
     assert np.isfinite(results[0].logits).all()
 
@@ -329,8 +324,12 @@ async def test_a_runner_pools_windows_and_reports_each_text(
     with ThreadPoolExecutor(2) as pool:
         runner = TextRunner(model, SchedulerOptions(), pool, metrics)
         texts = [f"word{number} two three" for number in range(200)]
-        outcomes = await runner.run(texts, deadline_s=time.monotonic() + 5, priority=DEFAULT)
-        single = await runner.run(texts[:1], deadline_s=time.monotonic() + 5, priority=DEFAULT)
+        outcomes: list[Any] = await runner.run(
+            texts, deadline_s=time.monotonic() + 5, priority=DEFAULT
+        )
+        single: list[Any] = await runner.run(
+            texts[:1], deadline_s=time.monotonic() + 5, priority=DEFAULT
+        )
         assert outcomes[0].scores == pytest.approx(single[0].scores, abs=1e-12)
         assert len(outcomes) == 200
         await runner.close(1.0)

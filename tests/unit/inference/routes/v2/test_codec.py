@@ -223,7 +223,8 @@ def test_a_raw_body_is_the_single_input():
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "", "identity", "GZIP"])
 def test_compressed_bodies_are_read(encoding: str):
     body = b"x" * 1000
-    packed = {"gzip": gzip.compress, "deflate": zlib.compress}.get(encoding.lower(), bytes)(body)
+    packings: dict[str, Any] = {"gzip": gzip.compress, "deflate": zlib.compress}
+    packed = packings.get(encoding.lower(), bytes)(body)
     assert decompress(packed, encoding) == body
 
 
