@@ -43,6 +43,7 @@ from services.guardrails.domain.ports import Validator, VerdictCache
 from services.guardrails.domain.secrets import SecretsValidator
 from services.guardrails.metrics import GuardMetrics
 from services.guardrails.settings import GuardrailsSettings
+from services.guardrails.usage import Usage
 
 # What the guard model calls its kinds of toxicity.
 TOXICITY_LABELS = ("toxic", "hate", "sexist")
@@ -55,6 +56,7 @@ class State(TypedDict):
     metrics: GuardMetrics
     cache: VerdictCache
     model: GuardModel
+    usage: Usage
     offload: Callable[..., Awaitable[Any]]
 
 
@@ -111,7 +113,18 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
             async def offload(function: Callable[..., Any], *args: Any) -> Any:
                 return await loop.run_in_executor(pool, function, *args)
 
-            yield State(checker=checker, metrics=metrics, cache=cache, model=model, offload=offload)
+            usage = Usage(
+                memory_bytes_max=settings.memory_warn_mib << 20,
+                cpu_share_max=settings.cpu_warn_cores,
+            )
+            yield State(
+                checker=checker,
+                metrics=metrics,
+                cache=cache,
+                model=model,
+                usage=usage,
+                offload=offload,
+            )
 
     return build(
         "guardrails",

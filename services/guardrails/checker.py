@@ -55,6 +55,7 @@ class Checker:
         validators: Sequence[str] | None = None,
         ttl_s: int | None = None,
         batch_id: str | None = None,
+        first_index: int = 0,
     ) -> Checked:
         """Check texts and record each decision before it is answered.
 
@@ -65,22 +66,27 @@ class Checker:
             validators: only these of the policy.
             ttl_s: lifetime of cached verdicts; None takes the default.
             batch_id: joins the events of one batch.
+            first_index: position of the first text in its batch.
 
         Raises:
             TextTooLongError: a text is longer than the limit.
             BusyError: as many checks run as are allowed.
             UnavailableError: an event could not be made durable.
         """
-        for text, pointer in zip(texts, pointers, strict=True):
-            if len(text) > self.text_chars_max:
-                raise TextTooLongError(pointer, self.text_chars_max)
+        self.refuse_long(texts, pointers)
         if self.active >= self._concurrent_max:
             raise BusyError()
         self.active += 1
         try:
-            return await self._checked(texts, policy, validators, ttl_s, batch_id)
+            return await self._checked(texts, policy, validators, ttl_s, batch_id, first_index)
         finally:
             self.active -= 1
+
+    def refuse_long(self, texts: Sequence[str], pointers: Sequence[str]) -> None:
+        """Raise TextTooLongError for the first text over the limit."""
+        for text, pointer in zip(texts, pointers, strict=True):
+            if len(text) > self.text_chars_max:
+                raise TextTooLongError(pointer, self.text_chars_max)
 
     async def _checked(
         self,
@@ -89,6 +95,7 @@ class Checker:
         validators: Sequence[str] | None,
         ttl_s: int | None,
         batch_id: str | None,
+        first_index: int,
     ) -> Checked:
         started = time.perf_counter()
         context = current()
@@ -113,7 +120,7 @@ class Checker:
                     ids[index],
                     latency_ms,
                     joined,
-                    index,
+                    first_index + index,
                 )
                 for index, (decision, text) in enumerate(zip(outcome.decisions, texts, strict=True))
             )

@@ -1,12 +1,16 @@
 """Native routes: check one text or many, health, validators."""
 
-import os
-import resource
+from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
 
+from libs.common.errors import ServiceError
 from libs.common.ids import uuid7
+from libs.common.problems import problem_body
+from services.guardrails.adapters.inference_v2 import GuardModel
 from services.guardrails.checker import Checker
 from services.guardrails.schemas import (
     BatchRequest,
@@ -17,6 +21,9 @@ from services.guardrails.schemas import (
 )
 
 router = APIRouter(prefix="/v1/guardrails", tags=["guardrails"])
+NDJSON = "application/x-ndjson"
+# Texts of one part of a batch with progress.
+PART_TEXTS = 10
 
 
 @router.post("/validate", summary="Check one text")
@@ -34,11 +41,17 @@ async def validate(body: ValidateRequest, request: Request) -> ValidateResponse:
     return decision_out(outcome, outcome.decisions[0], checked.ids[0], checked.latency_ms)
 
 
-@router.post("/validate/batch", summary="Check up to 100 texts")
-async def validate_batch(body: BatchRequest, request: Request) -> BatchResponse:
-    """Check up to 100 texts; equal ones are computed once, the order is kept."""
+@router.post("/validate/batch", summary="Check up to 100 texts", response_model=BatchResponse)
+async def validate_batch(body: BatchRequest, request: Request) -> BatchResponse | Response:
+    """Check up to 100 texts; equal ones are computed once, the order is kept.
+
+    With `Accept: application/x-ndjson` each result is a line as soon as it is there.
+    """
     checker: Checker = request.state.checker
     batch_id = uuid7()
+    if NDJSON in request.headers.get("accept", ""):
+        checker.refuse_long(body.texts, [f"/texts/{i}" for i in range(len(body.texts))])
+        return StreamingResponse(progress(checker, body, batch_id), media_type=NDJSON)
     checked = await checker.check(
         body.texts,
         pointers=[f"/texts/{index}" for index in range(len(body.texts))],
@@ -55,6 +68,39 @@ async def validate_batch(body: BatchRequest, request: Request) -> BatchResponse:
             for decision, event_id in zip(outcome.decisions, checked.ids, strict=True)
         ],
     )
+
+
+async def progress(checker: Checker, body: BatchRequest, batch_id: str) -> AsyncIterator[bytes]:
+    """Give the lines of a batch: `result` per text in order, `progress` per part, then `end`.
+
+    A part that fails ends the lines with `error`, a problem document; what came before counts.
+    """
+    total = len(body.texts)
+    for begin in range(0, total, PART_TEXTS):
+        texts = body.texts[begin : begin + PART_TEXTS]
+        try:
+            checked = await checker.check(
+                texts,
+                pointers=[f"/texts/{begin + index}" for index in range(len(texts))],
+                policy=body.policy,
+                validators=body.validators,
+                ttl_s=body.cache_ttl,
+                batch_id=batch_id,
+                first_index=begin,
+            )
+        except ServiceError as error:
+            problem = problem_body(error, "/v1/guardrails/validate/batch")
+            yield _line({"type": "error", "problem": problem})
+            return
+        for index, decision in enumerate(checked.outcome.decisions):
+            result = decision_out(checked.outcome, decision, checked.ids[index], checked.latency_ms)
+            yield _line({"type": "result", "index": begin + index, **result.model_dump()})
+        yield _line({"type": "progress", "done": begin + len(texts), "total": total})
+    yield _line({"type": "end", "batch_id": batch_id, "total": total})
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return orjson.dumps(document) + b"\n"
 
 
 @router.get("/validators", summary="List the validators")
@@ -77,20 +123,23 @@ def _described(validator: Any) -> dict[str, Any]:
 
 @router.get("/health", summary="Models, cache, memory, CPU")
 async def health(request: Request) -> dict[str, Any]:
-    """Report validators, cache, memory and CPU of this process."""
+    """Report validators, models, cache, memory and CPU of this process against their thresholds."""
     checker: Checker = request.state.checker
     report = await request.state.platform.health.report()
     counts = request.state.metrics.cache_counts
     looked_up = counts["hit"] + counts["miss"]
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    model: GuardModel = request.state.model
     return {
         **report,
         "validators": [_described(item) for item in checker.guard.validators.values()],
+        "models": [
+            {
+                "name": model.model,
+                "version": model.version or None,
+                "status": "ready" if await model.is_ready() else "unavailable",
+            }
+        ],
         "cache": {**counts, "hit_ratio": counts["hit"] / looked_up if looked_up else None},
         "checks_active": checker.active,
-        "memory": {"resident_max_bytes": usage.ru_maxrss * 1024},
-        "cpu": {
-            "seconds": round(usage.ru_utime + usage.ru_stime, 3),
-            "load_1m": round(os.getloadavg()[0], 2),
-        },
+        **request.state.usage.report(),
     }

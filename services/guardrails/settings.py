@@ -37,6 +37,20 @@ class GuardrailsSettings(ServiceSettings):
         le=64,
         description="Threads that match patterns over texts larger than 2 kB.",
     )
+    memory_warn_mib: int = env(
+        "MEMORY_WARN_MIB",
+        default=384,
+        ge=64,
+        le=65_536,
+        description="Resident MiB above which /v1/guardrails/health calls memory high.",
+    )
+    cpu_warn_cores: float = env(
+        "CPU_WARN_CORES",
+        default=0.9,
+        gt=0,
+        le=64,
+        description="Cores in use above which /v1/guardrails/health calls the CPU high.",
+    )
     max_concurrent_requests: int = env(
         "MAX_CONCURRENT_REQUESTS",
         default=100,

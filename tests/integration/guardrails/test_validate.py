@@ -1,5 +1,7 @@
 """POST /v1/guardrails/validate and its batch over the real app, Redis included."""
 
+import json
+
 import pytest
 from pydantic import SecretStr
 from redis import Redis
@@ -129,4 +131,42 @@ async def test_health_and_validators_describe_the_process(client):
     assert {"pii", "secrets"} <= {item["name"] for item in listed}
     health = (await client.get("/v1/guardrails/health")).json()
     assert health["components"]["redis"]["status"] == "ok"
-    assert health["memory"]["resident_max_bytes"] > 0
+    assert health["memory"]["resident_bytes"] > 0
+    assert health["memory"]["threshold_bytes"] == 384 << 20
+    assert {health["memory"]["status"], health["cpu"]["status"]} <= {"ok", "high"}
+    assert health["models"] == [{"name": "guard", "version": None, "status": "unavailable"}]
+
+
+async def test_a_batch_with_progress_gives_the_same_results_line_by_line(client, recorder):
+    texts = [TEXT if index % 3 == 0 else f"text {index}" for index in range(25)]
+    whole = (await client.post("/v1/guardrails/validate/batch", json={"texts": texts})).json()
+    reply = await client.post(
+        "/v1/guardrails/validate/batch",
+        json={"texts": texts, "cache_ttl": 0},
+        headers={"accept": "application/x-ndjson"},
+    )
+    lines = [json.loads(line) for line in reply.text.splitlines()]
+    results = [line for line in lines if line["type"] == "result"]
+    assert [line["index"] for line in results] == list(range(25))
+    assert [line["text"] for line in results] == [item["text"] for item in whole["results"]]
+    assert [line["done"] for line in lines if line["type"] == "progress"] == [10, 20, 25]
+    assert lines[-1]["type"] == "end"
+    assert [event.data["index"] for event in recorder.events[25:]] == list(range(25))
+
+
+async def test_a_batch_with_progress_ends_with_a_problem_when_it_cannot_go_on(client):
+    reply = await client.post(
+        "/v1/guardrails/validate/batch",
+        json={"texts": ["a"], "policy": "nope"},
+        headers={"accept": "application/x-ndjson"},
+    )
+    (line,) = [json.loads(line) for line in reply.text.splitlines()]
+    assert (line["type"], line["problem"]["status"]) == ("error", 404)
+
+
+async def test_without_inference_the_policy_strict_fails_closed_on_injection(client):
+    reply = await client.post("/v1/guardrails/validate", json={"text": "hello", "policy": "strict"})
+    body = reply.json()
+    assert (body["action"], body["status"]) == ("block", "partial")
+    failed = {item["name"]: item["action"] for item in body["validators"] if item["status"] != "ok"}
+    assert failed == {"injection": "block", "toxicity": "allow"}
