@@ -17,12 +17,15 @@ from services.audit.adapters.checkpoints import Checkpointer
 from services.audit.adapters.erasures import Erasures
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader
+from services.audit.adapters.policies import Policies
+from services.audit.adapters.retention import Retention
 from services.audit.adapters.sequencer import Sequencer, running
 from services.audit.adapters.subjects import SubjectKeys
 from services.audit.adapters.witness import WitnessClient
 from services.audit.routes import router
 from services.audit.routes_export import router as export_router
 from services.audit.routes_log import router as log_router
+from services.audit.routes_retention import router as retention_router
 from services.audit.settings import AuditSettings
 from services.audit.state import AuditMetrics, AuditState
 
@@ -42,6 +45,7 @@ def create_app(settings: AuditSettings) -> ServiceApp:
         postgres = platform.postgres
         subjects, reader = SubjectKeys(keys), LogReader(postgres)
         sequencer = Sequencer(postgres, subjects)
+        retention = Retention(postgres, sequencer)
         caller = _witness_caller(settings)
         witness = WitnessClient(caller, reader, settings.witness_verifier) if caller else None
         checkpoints = Checkpointer(
@@ -55,12 +59,15 @@ def create_app(settings: AuditSettings) -> ServiceApp:
             reader=reader,
             checkpoints=checkpoints,
             erasures=Erasures(postgres, subjects, platform.events),
+            retention=retention,
+            policies=Policies(postgres, platform.events),
             metrics=AuditMetrics(platform.registry),
         )
         platform.health.block("schema", "the schema is not migrated yet")
         async with running(sequencer):
             tasks = {
                 asyncio.create_task(checkpoints.run(), name="checkpoints"),
+                asyncio.create_task(retention.run(), name="retention"),
                 asyncio.create_task(_turn_ready(platform), name="readiness"),
             }
             try:
@@ -72,9 +79,8 @@ def create_app(settings: AuditSettings) -> ServiceApp:
                 if caller:
                     await caller.close()
 
-    return create_service_app(
-        "audit", settings, lifespan, routers=[router, log_router, export_router]
-    )
+    routers = [router, log_router, export_router, retention_router]
+    return create_service_app("audit", settings, lifespan, routers=routers)
 
 
 def _witness_caller(settings: AuditSettings) -> ServiceClient | None:

@@ -5,7 +5,8 @@ ServiceError
 |  |- SequencerBusyError   503  another sequencer holds the log, or the database is slow
 |  `- LogHaltedError       503  the log does not extend what was signed or witnessed
 |- NotFoundError
-|  `- NoSuchEventError     404
+|  |- NoSuchEventError     404
+|  `- NoSuchHoldError      404
 `- PrunedError             410  below the minimum index
 """
 
@@ -28,6 +29,12 @@ class NoSuchEventError(NotFoundError):
     """The event is not in the log, or not for this tenant."""
 
     code = "no_such_event"
+
+
+class NoSuchHoldError(NotFoundError):
+    """No legal hold of this id is in force, or not for this tenant."""
+
+    code = "no_such_hold"
 
 
 class PrunedError(ServiceError):

@@ -55,6 +55,30 @@ class ErasureRequest(BaseModel):
     data_subject: Word
 
 
+EventClassName = Literal["required", "standard", "sampled"]
+
+
+class PolicyRequest(BaseModel):
+    """Body of `PUT /v1/audit/retention/policies/{event_class}`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    keep_days: Annotated[int, Field(ge=1, le=36_500)]
+    applies_to: Literal["tenant", "all"] = "tenant"
+
+
+class HoldRequest(BaseModel):
+    """Body of `POST /v1/audit/legal-holds`; an open time means without end."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(min_length=1, max_length=500, strict=True)]
+    applies_to: Literal["tenant", "all"] = "tenant"
+    event_class: EventClassName | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
 class EntriesQuery(BaseModel):
     """Range of `GET /v1/audit/log/entries`."""
 

@@ -10,6 +10,8 @@ from services.audit.adapters.checkpoints import Checkpointer
 from services.audit.adapters.erasures import Erasures
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader
+from services.audit.adapters.policies import Policies
+from services.audit.adapters.retention import Retention
 from services.audit.adapters.sequencer import Sequencer
 from services.audit.adapters.subjects import SubjectKeys, unsealed
 
@@ -37,6 +39,8 @@ class AuditState:
     reader: LogReader
     checkpoints: Checkpointer
     erasures: Erasures
+    retention: Retention
+    policies: Policies
     metrics: AuditMetrics
 
     async def unsealed(self, item: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,14 @@ _ROWS = (
     _row("limit.exceeded", "required", "gateway", "policy key_id network route"),
     _row("data_subject.erased", "required", "audit", "pseudonym by counts"),
     _row("kek.rotated", "required", "audit", "from to count"),
-    _row("retention.pruned", "required", "audit", "from_index to_index event_class policy count"),
+    _row(
+        "retention.pruned",
+        "required",
+        "audit",
+        "from_index to_index event_class policy count partition tenant",
+    ),
+    _row("retention.changed", "required", "audit", f"{_CHANGE} event_class tenant"),
+    _row("legal_hold.changed", "required", "audit", f"{_CHANGE} event_class tenant hold_id"),
     _row("audit.gap", "required", _ALL, "reason dropped event_class since until segment"),
     _row("security.alert", "required", "audit", "rule evidence severity"),
 )
