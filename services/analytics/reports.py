@@ -1,6 +1,7 @@
 """The written analysis: facts first, then Gemini's words about them, else the rules' words."""
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -28,6 +29,9 @@ from services.analytics.views import latency_view
 SCHEMA_VERSION = 1
 # Below the route's 12 s, so that the answer by rules is on its way in time.
 ANSWER_WITHIN_S = 10.0
+# How long the key of a question is reused without asking the database, and for how many questions.
+KEY_REUSED_S = 1.0
+KEYS_MAX = 1_000
 
 
 class ReportMetrics:
@@ -89,6 +93,7 @@ class Reports:
         self._writer = writer
         self._cache = cache
         self._metrics = metrics
+        self._keys: dict[tuple[str, schemas.AnalyzeRequest, Window], tuple[str, float]] = {}
 
     async def analyze(
         self, tenant: str, request: schemas.AnalyzeRequest, now: datetime
@@ -99,33 +104,26 @@ class Reports:
             UnavailableError: the database does not answer.
         """
         window = aligned_window(now, request.time_window_minutes)
-        limits = await self._thresholds.current(tenant)
         if self._settings.gemini_api_key is None:
-            base, sheet = await self._facts(tenant, request, window, limits)
+            base, sheet = await self._facts(tenant, request, window)
             return self._stamp(self._by_rules(base, sheet, "no_key"), hit=False)
-        revision = await self._store.revision(
-            tenant, Window(window.previous().start, window.end), request.model, request.release
-        )
-        key = self._key(tenant, request, window, limits, revision)
+        key = await self._key(tenant, request, window)
 
         async def make() -> Made:
-            return await self._make(*await self._facts(tenant, request, window, limits))
+            return await self._make(*await self._facts(tenant, request, window))
 
         got = await self._cache.get_or_make(key, make, deadline_s=ANSWER_WITHIN_S)
         self._metrics.cache.labels("hit" if got and got[1] else "miss").inc()
         if got is None:
-            base, sheet = await self._facts(tenant, request, window, limits)
+            base, sheet = await self._facts(tenant, request, window)
             return self._stamp(self._by_rules(base, sheet, "deadline"), hit=False)
         return self._stamp(got[0], hit=got[1])
 
     async def _facts(
-        self,
-        tenant: str,
-        request: schemas.AnalyzeRequest,
-        window: Window,
-        limits: ThresholdsVersion,
+        self, tenant: str, request: schemas.AnalyzeRequest, window: Window
     ) -> tuple[dict[str, Any], FactSheet]:
         """Read both windows; give the members that do not depend on who writes, and the facts."""
+        limits = await self._thresholds.current(tenant)
         question = Filters("prediction", request.model, None, request.release, None)
         series, before, verdicts, verdicts_before = [
             await self._store.read(tenant, part, filters)
@@ -151,13 +149,34 @@ class Reports:
         report = _report(base, result.draft, sheet, "gemini")
         report["model_version"] = result.model_version
         report["usage"] = asdict(result.usage)
-        return Made(report, self._settings.gemini_cache_ttl_s)
+        return Made(_checked(report), self._settings.gemini_cache_ttl_s)
 
     def _by_rules(self, base: Mapping[str, Any], sheet: FactSheet, reason: str) -> dict[str, Any]:
         self._metrics.reports.labels("rules", reason).inc()
-        return _report(base, rules.write(sheet), sheet, "rules") | {"fallback_reason": reason}
+        report = _report(base, rules.write(sheet), sheet, "rules")
+        return _checked({**report, "fallback_reason": reason})
 
-    def _key(
+    async def _key(self, tenant: str, request: schemas.AnalyzeRequest, window: Window) -> str:
+        """Give the cache key of a question; within a second it is not worked out again.
+
+        So a changed limit or a late event shows in reports a second later at most.
+        """
+        asked = (tenant, request, window)
+        now = time.monotonic()
+        known = self._keys.get(asked)
+        if known is not None and known[1] > now:
+            return known[0]
+        limits = await self._thresholds.current(tenant)
+        revision = await self._store.revision(
+            tenant, Window(window.previous().start, window.end), request.model, request.release
+        )
+        key = self._digest(tenant, request, window, limits, revision)
+        if len(self._keys) >= KEYS_MAX:
+            self._keys.clear()
+        self._keys[asked] = (key, now + KEY_REUSED_S)
+        return key
+
+    def _digest(
         self,
         tenant: str,
         request: schemas.AnalyzeRequest,
@@ -224,3 +243,9 @@ def _wire(at: datetime) -> str:
 
 def _report(base: Mapping[str, Any], draft: Draft, sheet: FactSheet, writer: str) -> dict[str, Any]:
     return {**asdict(fill(draft, sheet)), **base, "generated_by": writer}
+
+
+def _checked(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Hold a finished report to its wire model once, so that a cached one need not be."""
+    whole = schemas.Report.model_validate({**report, "cache": {"hit": False, "age_s": 0.0}})
+    return whole.model_dump(mode="json")
