@@ -20,6 +20,7 @@ from services.guardrails import (
     stream_routes,
 )
 from services.guardrails.adapters.builtin_policies import BuiltinPolicies
+from services.guardrails.adapters.floor_file import FlooredPolicies, read_floor
 from services.guardrails.adapters.inference_v2 import (
     GuardModel,
     InjectionValidator,
@@ -31,6 +32,7 @@ from services.guardrails.adapters.redis_cache import NoCache, RedisVerdictCache
 from services.guardrails.adapters.secret_file import load_or_make
 from services.guardrails.checker import Checker
 from services.guardrails.domain.guard import Guard
+from services.guardrails.domain.language import LanguageValidator, TopicsValidator
 from services.guardrails.domain.lexical import (
     LengthValidator,
     RegexValidator,
@@ -74,8 +76,9 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
         cache: VerdictCache = (
             RedisVerdictCache(platform.redis, metrics.cache) if settings.redis_dsn else NoCache()
         )
-        policies = (
-            PostgresPolicies(platform.postgres) if settings.postgres_url else BuiltinPolicies()
+        policies = FlooredPolicies(
+            PostgresPolicies(platform.postgres) if settings.postgres_url else BuiltinPolicies(),
+            read_floor(settings.floor) if settings.floor else None,
         )
         secret = load_or_make(settings.state_dir / "secrets")
         with ThreadPoolExecutor(settings.pattern_threads, "patterns") as pool:
@@ -86,6 +89,8 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
                 LengthValidator(),
                 WordListValidator(),
                 RegexValidator(),
+                LanguageValidator(),
+                TopicsValidator(),
             )
             model = GuardModel(settings.guard_model, platform.client("inference"))
             injection = LocalValidator(injection_validator(), pool)
@@ -107,6 +112,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
                 ttl_default_s=settings.cache_default_ttl_s,
                 text_chars_max=settings.text_chars_max,
                 concurrent_max=settings.max_concurrent_requests,
+                observe=metrics.decision,
             )
             loop = asyncio.get_running_loop()
 

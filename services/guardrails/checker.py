@@ -5,7 +5,7 @@ without its event and no event ever holds a text.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,12 +38,14 @@ class Checker:
         ttl_default_s: int,
         text_chars_max: int,
         concurrent_max: int,
+        observe: Callable[[Decision], None] = lambda decision: None,
     ) -> None:
         self.guard = guard
         self.text_chars_max = text_chars_max
         self._events = events
         self._ttl_default_s = ttl_default_s
         self._concurrent_max = concurrent_max
+        self._observe = observe
         self.active = 0
 
     async def check(
@@ -145,6 +147,7 @@ class Checker:
         joined: dict[str, Any],
         index: int,
     ) -> Event:
+        self._observe(decision)
         data = {
             "policy": policy.id,
             "version": policy.version,

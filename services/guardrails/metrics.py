@@ -3,7 +3,21 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from libs.common.metrics import DURATION_BUCKETS
-from services.guardrails.domain.verdict import Verdict
+from services.guardrails.domain.verdict import Decision, Verdict
+
+# Business kinds by validator.
+_KINDS = {
+    "pii": "pii",
+    "secrets": "secret",
+    "toxicity": "toxicity",
+    "injection": "injection",
+    "malicious": "malicious",
+}
+
+
+def _closed(label: str) -> str:
+    """Give a label from a closed set: names of a policy's topics are its own."""
+    return label.partition(":")[0]
 
 
 class GuardMetrics:
@@ -18,8 +32,29 @@ class GuardMetrics:
         )
         self._findings = Counter(
             "gatehouse_guardrails_findings_total",
-            "Texts with a finding, by validator and label.",
-            ("validator", "label"),
+            "Texts with a finding, by validator, label and action.",
+            ("validator", "label", "action"),
+            registry=registry,
+        )
+        self._decisions = Counter(
+            "gatehouse_guardrails_decisions_total",
+            "Texts decided, cached or computed, by policy action and whether all of it ran.",
+            ("action", "status"),
+            registry=registry,
+        )
+        self._texts = Counter(
+            "gatehouse_guardrails_texts_total", "Texts decided.", registry=registry
+        )
+        self._flagged = Counter(
+            "gatehouse_guardrails_flagged_texts_total",
+            "Texts with a finding of a kind: divided by texts, the rate of that kind.",
+            ("kind",),
+            registry=registry,
+        )
+        self._plugins = Counter(
+            "gatehouse_guardrails_plugin_failures_total",
+            "Calls of plug-ins that failed, by reason.",
+            ("validator", "reason"),
             registry=registry,
         )
         self._duration = Histogram(
@@ -44,8 +79,19 @@ class GuardMetrics:
         """Count one computed verdict."""
         self._verdicts.labels(verdict.name, verdict.action.value, verdict.status.value).inc()
         self._duration.labels(verdict.name).observe(seconds)
-        for label in verdict.labels:
-            self._findings.labels(verdict.name, label).inc()
+        for label in {_closed(label) for label in verdict.labels}:
+            self._findings.labels(verdict.name, label, verdict.action.value).inc()
+
+    def decision(self, decision: Decision) -> None:
+        """Count one decision, cached or not."""
+        self._texts.inc()
+        self._decisions.labels(decision.action.value, decision.status.value).inc()
+        for kind in {_KINDS[v.name] for v in decision.verdicts if v.labels and v.name in _KINDS}:
+            self._flagged.labels(kind).inc()
+
+    def plugin_failure(self, validator: str, reason: str) -> None:
+        """Count a failed call of a plug-in."""
+        self._plugins.labels(validator, reason).inc()
 
     def cache(self, outcome: str, count: int) -> None:
         """Count look-ups."""

@@ -1,5 +1,6 @@
 """Routes of policies: drafts under If-Match, immutable versions, the tenant's pointer."""
 
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
@@ -9,8 +10,12 @@ from libs.common.context import current
 from libs.common.errors import BadRequestError, InvalidInputError, UnavailableError
 from libs.common.events.envelope import event_for_request
 from services.guardrails.adapters.postgres_policies import PostgresPolicies, StoredPolicy
+from services.guardrails.checker import Checker
+from services.guardrails.domain.guard import Ask, Outcome
 from services.guardrails.domain.params import ParamsError
 from services.guardrails.domain.policy import POLICY_ID_PATTERN, PolicyBody
+from services.guardrails.domain.verdict import Decision
+from services.guardrails.schemas import BATCH_TEXTS_MAX, Text, decision_out
 
 router = APIRouter(prefix="/v1/guardrails/policies", tags=["policies"])
 PolicyId = Annotated[str, Path(pattern=POLICY_ID_PATTERN)]
@@ -31,6 +36,29 @@ class Activate(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     version: int = Field(ge=1, le=99_999_999)
+
+
+VersionName = Annotated[str, Field(pattern="^(draft|[1-9][0-9]{0,7})$")]
+SampleTexts = Annotated[list[Text], Field(min_length=1, max_length=BATCH_TEXTS_MAX)]
+
+
+class DryRun(BaseModel):
+    """Texts to try a version on."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    texts: SampleTexts
+    version: VersionName = "draft"
+
+
+class Diff(BaseModel):
+    """Texts to compare two versions on."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    texts: SampleTexts
+    from_version: VersionName = Field(alias="from")
+    to_version: VersionName = Field(default="draft", alias="to")
 
 
 @router.get("", summary="List policies")
@@ -103,6 +131,71 @@ async def activate(policy_id: PolicyId, body: Activate, request: Request) -> dic
     return {"id": policy_id, "version": body.version, "previous": before}
 
 
+@router.post("/{policy_id}/dry-run", summary="Try a version or the draft on texts")
+async def dry_run(policy_id: PolicyId, body: DryRun, request: Request) -> dict[str, Any]:
+    """Decide about texts as a version would; nothing is recorded, cached or rolled out."""
+    outcome = await _try(request, policy_id, body.version, body.texts)
+    return {
+        "policy": policy_id,
+        "version": outcome.policy.version,
+        "results": [
+            decision_out(outcome, decision, "", 0.0).model_dump(exclude={"id", "latency_ms"})
+            for decision in outcome.decisions
+        ],
+    }
+
+
+@router.post("/{policy_id}/diff", summary="Compare two versions on texts")
+async def diff(policy_id: PolicyId, body: Diff, request: Request) -> dict[str, Any]:
+    """Give where two versions decide differently, and how many texts change from what to what."""
+    before = await _try(request, policy_id, body.from_version, body.texts)
+    after = await _try(request, policy_id, body.to_version, body.texts)
+    changes = [
+        {
+            "index": index,
+            "from": _summary(old),
+            "to": _summary(new),
+        }
+        for index, (old, new) in enumerate(zip(before.decisions, after.decisions, strict=True))
+        if _summary(old) != _summary(new)
+    ]
+    pairs = Counter(
+        (old.action.value, new.action.value)
+        for old, new in zip(before.decisions, after.decisions, strict=True)
+    )
+    return {
+        "policy": policy_id,
+        "from": body.from_version,
+        "to": body.to_version,
+        "texts": len(body.texts),
+        "changed": len(changes),
+        "actions": [
+            {"from": old, "to": new, "count": count} for (old, new), count in sorted(pairs.items())
+        ],
+        "changes": changes,
+    }
+
+
+async def _try(request: Request, policy_id: str, version: str, texts: list[str]) -> Outcome:
+    checker: Checker = request.state.checker
+    checker.refuse_long(texts, [f"/texts/{index}" for index in range(len(texts))])
+    ask = Ask(tenant=_tenant(), policy=f"{policy_id}@{version}", remaining_s=current().remaining_s)
+    return await checker.guard.check(texts, ask)
+
+
+def _summary(decision: Decision) -> dict[str, Any]:
+    """Say what a decision is, without the text."""
+    return {
+        "action": decision.action.value,
+        "labels": sorted({label for verdict in decision.verdicts for label in verdict.labels}),
+        "spans": sorted(
+            (span.start, span.end, span.label)
+            for verdict in decision.verdicts
+            for span in verdict.spans
+        ),
+    }
+
+
 async def _announce(
     request: Request, epoch: int, policy_id: str, version: str, what: str, before: str | None
 ) -> None:
@@ -139,7 +232,7 @@ def _check_rules(request: Request, body: PolicyBody, pointer: str) -> None:
 
 
 def _store(request: Request) -> PostgresPolicies:
-    policies = request.state.checker.guard.policies
+    policies = request.state.checker.guard.policies.source
     if not isinstance(policies, PostgresPolicies):
         raise UnavailableError("Policies need a database.", hint="Set POSTGRES_URL.")
     return policies

@@ -1,5 +1,6 @@
 """Settings of guardrails."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from libs.common.settings import ServiceSettings, env
@@ -29,6 +30,11 @@ class GuardrailsSettings(ServiceSettings):
         default="guard",
         pattern="^[A-Za-z0-9._-]{1,64}$",
         description="Model in inference that scores toxicity and injection.",
+    )
+    floor: Path | None = env(
+        "GUARDRAILS_FLOOR",
+        default=None,
+        description="JSON file of a policy body; every tenant's policy is at least as strict.",
     )
     pattern_threads: int = env(
         "PATTERN_THREADS",

@@ -205,9 +205,10 @@ async def _open(checker: Checker, frame: OpenFrame) -> _Session:
     for rule in policy.body.validators:
         validator = guard.validators.get(rule.name)
         local = validator.rules if isinstance(validator, InjectionValidator) else validator
-        if isinstance(local, LocalValidator):
+        is_pattern = isinstance(local, LocalValidator) and local.kind != "window"
+        if isinstance(local, LocalValidator) and is_pattern:
             detectors[rule.name] = local.detector
-        if not isinstance(local, LocalValidator) or rule.params.get("model"):
+        if not is_pattern or rule.params.get("model"):
             windowed.append(rule)
     try:
         judge = StreamJudge(policy, detectors, guard.keys(tenant))

@@ -5,7 +5,6 @@ cached, edited texts are not: edits are applied again on every answer.
 """
 
 import asyncio
-import hashlib
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -154,9 +153,7 @@ class Guard:
 
     def _cache_key(self, check: Check, text: str) -> str:
         """HMAC over everything that the verdicts depend on."""
-        parts = [f"{check.policy.id}@{check.policy.version}"]
-        if check.policy.version == "draft":
-            parts.append(hashlib.sha256(check.policy.body.model_dump_json().encode()).hexdigest())
+        parts = [f"{check.policy.id}@{check.policy.version}", check.policy.digest]
         for rule in check.policy.body.validators:
             validator = self.validators.get(rule.name)
             parts.append(f"{rule.name}@{validator.version if validator else 'absent'}")

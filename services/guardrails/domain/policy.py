@@ -4,6 +4,8 @@ A published version is immutable. The built-in policy `default` is what a tenant
 publishes one of its own; `strict` adds the guard model. Built-in ids cannot be taken.
 """
 
+import hashlib
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -83,10 +85,16 @@ class Policy(BaseModel):
     version: str
     body: PolicyBody
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what it says: drafts change, and a floor raises, under one version."""
+        return hashlib.sha256(self.body.model_dump_json().encode()).hexdigest()
+
     def only(self, names: tuple[str, ...]) -> "Policy":
         """Give the policy restricted to some of its validators."""
         kept = tuple(rule for rule in self.body.validators if rule.name in names)
-        return self.model_copy(update={"body": self.body.model_copy(update={"validators": kept})})
+        body = self.body.model_copy(update={"validators": kept})
+        return Policy(id=self.id, version=self.version, body=body)
 
 
 def _builtin(policy_id: str, *validators: ValidatorRule) -> Policy:

@@ -1,6 +1,10 @@
 """Policies: drafts, versions, pointer, and no stale verdict after a change."""
 
+import json
+
 import pytest
+
+from tests.integration.guardrails.conftest import serving
 
 pytestmark = pytest.mark.anyio
 BASE = "/v1/guardrails/policies"
@@ -61,3 +65,33 @@ async def test_a_draft_that_could_not_run_is_refused_by_pointer(client, rule, po
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["pointer"] == pointer
     assert (await client.get(BASE)).json()["items"] == []
+
+
+async def test_a_dry_run_and_a_diff_say_what_a_draft_would_change(client, recorder):
+    await client.post(BASE, json={"id": "trial", "draft": draft("mask")})
+    await client.post(f"{BASE}/trial/publish")
+    stored = await client.get(f"{BASE}/trial")
+    await client.put(
+        f"{BASE}/trial/draft", json=draft("block"), headers={"if-match": stored.headers["etag"]}
+    )
+    recorder.events.clear()
+    texts = ["mail jane@example.com", "nothing here"]
+    tried = (await client.post(f"{BASE}/trial/dry-run", json={"texts": texts})).json()
+    assert [item["action"] for item in tried["results"]] == ["block", "allow"]
+    body = {"from": "1", "to": "draft", "texts": texts}
+    compared = (await client.post(f"{BASE}/trial/diff", json=body)).json()
+    assert compared["changed"] == 1
+    assert {"from": "mask", "to": "block", "count": 1} in compared["actions"]
+    assert compared["changes"][0]["to"]["action"] == "block"
+    assert "jane" not in str(compared)
+    assert recorder.events == []
+    missing = await client.post(f"{BASE}/trial/diff", json={**body, "to": "9"})
+    assert missing.status_code == 404
+
+
+async def test_the_floor_holds_for_every_policy(settings, recorder, tmp_path):
+    path = tmp_path / "floor.json"
+    path.write_text(json.dumps(draft("block")))
+    async with serving(settings.model_copy(update={"floor": path}), recorder) as floored:
+        reply = await floored.post("/v1/guardrails/validate", json={"text": "a jane@example.com"})
+    assert reply.json()["action"] == "block"
