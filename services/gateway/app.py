@@ -17,30 +17,39 @@ from libs.common.logging import get_logger
 from libs.common.migrations import head_revision
 from libs.common.platform import Platform
 from libs.common.routing import RouteTable
+from services.gateway.adapters.administration import AdminDesk
 from services.gateway.adapters.admission import Admission
-from services.gateway.adapters.authenticator import Authenticator
 from services.gateway.adapters.console_feed import ALL, ConsoleFeed
 from services.gateway.adapters.edge import Edge
+from services.gateway.adapters.erasure_jobs import ErasureJobs
 from services.gateway.adapters.gate import Gate, GateMetrics
+from services.gateway.adapters.guard import Guard
+from services.gateway.adapters.idempotency import IdempotentAnswers
+from services.gateway.adapters.identity import Identity, open_identity
 from services.gateway.adapters.ip_limiter import PostgresIpLimiter
 from services.gateway.adapters.key_limiter import RedisKeyLimiter
-from services.gateway.adapters.key_store import PostgresKeyStore
 from services.gateway.adapters.keyring import Keyring
 from services.gateway.adapters.monitor import Monitor
 from services.gateway.adapters.proxy import Upstream
-from services.gateway.adapters.secrets import load_pepper
 from services.gateway.adapters.security_events import SecurityEvents
 from services.gateway.adapters.server_protocol import bounded_protocol
 from services.gateway.adapters.sessions import Sessions
+from services.gateway.adapters.tenant_directory import TenantDirectory
+from services.gateway.adapters.token_desk import TokenDesk
+from services.gateway.adapters.token_keys import TokenKeys
 from services.gateway.domain.endpoints import EndpointList
 from services.gateway.domain.traffic import TrafficWindow
-from services.gateway.routes import console, keys, site
+from services.gateway.routes import admin, console, keys, site, tokens
 from services.gateway.settings import GatewaySettings
 
 log = get_logger()
 
 _READY_POLL_S = 0.2
 _REVOCATION_POLL_S = 2.0
+_SWEEP_EVERY_S = 60.0
+# At start everything counts as changed lately.
+_ALL_S = 1e9
+_LONGEST_TOKEN_S = 2 * 3_600.0
 
 
 class GatewayState(TypedDict):
@@ -50,6 +59,10 @@ class GatewayState(TypedDict):
     monitor: Monitor
     figures: ConsoleFeed
     desk: Sessions
+    tokens: TokenDesk
+    token_keys: TokenKeys
+    administration: AdminDesk
+    erasures: ErasureJobs
 
 
 class GatewayApp(ServiceApp):
@@ -88,7 +101,7 @@ def create_app(settings: GatewaySettings, *, events: EventEmitter | None = None)
         "gateway",
         settings,
         lifespan,
-        routers=[site.router, keys.router, console.router],
+        routers=[site.router, keys.router, tokens.router, admin.router, console.router],
         events=events,
     )
     _drop_own_description(base.fastapi)
@@ -113,12 +126,12 @@ async def _opened(
     app: GatewayApp, platform: Platform, settings: GatewaySettings
 ) -> AsyncIterator[GatewayState]:
     """Open what the gateway owns, in order, and close it in reverse."""
-    pepper = load_pepper(settings)
-    store = PostgresKeyStore(platform.postgres)
-    authenticator = Authenticator(
-        store, pepper, fresh_s=settings.auth_cache_s, stale_s=settings.auth_stale_s
-    )
     security = SecurityEvents(platform.events)
+    identity = open_identity(platform, settings, security)
+    store, authenticator, pepper = identity.keys, identity.authenticator, identity.pepper
+    tenants = TenantDirectory(platform.postgres)
+    idempotency = IdempotentAnswers(platform.postgres, pepper)
+    erasures = ErasureJobs(platform.postgres, platform.clients, pepper)
     ip_limiter = (
         PostgresIpLimiter(settings.postgres_url.get_secret_value(), "gateway")
         if settings.postgres_url
@@ -129,7 +142,14 @@ async def _opened(
         platform.redis if settings.redis_dsn else None, store, authenticator, security
     )
     admission = Admission(
-        settings, authenticator, ip_limiter, key_limiter, security, sessions, platform.registry
+        settings,
+        authenticator,
+        ip_limiter,
+        key_limiter,
+        security,
+        sessions,
+        platform.registry,
+        tenants,
     )
     upstreams = _upstreams(platform, settings)
     monitor = Monitor(platform.clients, platform.health)
@@ -145,11 +165,20 @@ async def _opened(
         app.metrics,
         traffic,
         platform.health,
+        tenants,
+        Guard(platform.client("guardrails"), platform.registry),
+        idempotency,
     )
     platform.health.block("schema", "the schema is not migrated yet")
     if settings.ready_file:
         platform.health.block("seed", "waiting for the ready file")
-    work = [monitor.run(), _turn_ready(platform, settings), _poll_revocations(store, authenticator)]
+    work = [
+        monitor.run(),
+        _turn_ready(platform, settings),
+        _poll_changes(identity, tenants),
+        _sweep(identity, idempotency),
+        erasures.run(),
+    ]
     if ip_limiter:
         await ip_limiter.connect()
         work.append(ip_limiter.sweep_forever(settings.ip_limit_window_s))
@@ -160,6 +189,10 @@ async def _opened(
             monitor=monitor,
             figures=ConsoleFeed(monitor, traffic, platform.health),
             desk=sessions,
+            tokens=identity.desk,
+            token_keys=identity.token_keys,
+            administration=AdminDesk(tenants, identity.tokens, identity.desk, security),
+            erasures=erasures,
         )
     finally:
         for task in tasks:
@@ -167,6 +200,7 @@ async def _opened(
         await asyncio.gather(*tasks, return_exceptions=True)
         for upstream in upstreams.values():
             upstream.close()
+        await identity.fetcher.close()
         if ip_limiter:
             await ip_limiter.close()
 
@@ -202,11 +236,22 @@ async def _turn_ready(platform: Platform, settings: GatewaySettings) -> None:
     platform.health.release("seed")
 
 
-async def _poll_revocations(store: PostgresKeyStore, authenticator: Authenticator) -> None:
-    """Drop revoked keys from the cache of verified credentials."""
+async def _poll_changes(identity: Identity, tenants: TenantDirectory) -> None:
+    """Learn within seconds what other replicas changed: revocations and tenants."""
+    window_s = _ALL_S
     while True:
-        await asyncio.sleep(_REVOCATION_POLL_S)
         with contextlib.suppress(ServiceError, OSError):
-            revoked = await store.revoked_lately(_REVOCATION_POLL_S * 15)
-            if revoked:
-                authenticator.forget(set(revoked))
+            await tenants.refresh(window_s)
+            await identity.learn_revocations(min(window_s, _LONGEST_TOKEN_S))
+            window_s = _REVOCATION_POLL_S * 15
+        await asyncio.sleep(_REVOCATION_POLL_S)
+
+
+async def _sweep(identity: Identity, idempotency: IdempotentAnswers) -> None:
+    """Write last-use times once a minute, and delete what has expired."""
+    while True:
+        await asyncio.sleep(_SWEEP_EVERY_S)
+        with contextlib.suppress(ServiceError, OSError):
+            await identity.note_use()
+            await identity.tokens.sweep()
+            await idempotency.sweep()

@@ -1,11 +1,34 @@
 """Settings of the gateway."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import SecretStr
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from libs.common.settings import CommaList, ServiceSettings, env
+
+
+class OidcIssuer(BaseModel):
+    """One external issuer: what it is believed, and what its tokens may grant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: str = Field(min_length=8, max_length=300)
+    audience: str = Field(min_length=1, max_length=300)
+    tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    algorithms: tuple[Literal["RS256", "EdDSA", "ES256"], ...] = ("RS256",)
+    typ: Literal["JWT", "at+jwt"] = "at+jwt"
+    scope_claim: str = "scope"
+    scope_map: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    jwks_uri: str | None = None
+
+
+def _from_json(value: object) -> object:
+    return tuple(orjson.loads(value)) if isinstance(value, str) else value
+
+
+OidcIssuers = Annotated[tuple[OidcIssuer, ...], BeforeValidator(_from_json)]
 
 
 class GatewaySettings(ServiceSettings):
@@ -133,3 +156,50 @@ class GatewaySettings(ServiceSettings):
         gt=0,
         description="Seconds a caller has to send a whole head; then 408.",
     )
+    platform_tenant: str = env(
+        "PLATFORM_TENANT",
+        default="default",
+        description="The tenant whose administrators make tenants and set their quotas.",
+    )
+    token_issuer: str = env(
+        "TOKEN_ISSUER", default="gatehouse", description="`iss` of the tokens issued here."
+    )
+    token_audience: str = env(
+        "TOKEN_AUDIENCE", default="gatehouse", description="`aud` of the tokens issued here."
+    )
+    token_life_s: int = env(
+        "TOKEN_LIFE_S", default=300, ge=30, le=3_600, description="Seconds an access token lives."
+    )
+    token_key_rotation_s: float = env(
+        "TOKEN_KEY_ROTATION_S",
+        default=30 * 86_400.0,
+        ge=60,
+        description="Seconds after which tokens are signed with a new key.",
+    )
+    refresh_idle_s: float = env(
+        "REFRESH_IDLE_S",
+        default=7 * 86_400.0,
+        gt=0,
+        description="Seconds a refresh token may lie unused.",
+    )
+    refresh_life_s: float = env(
+        "REFRESH_LIFE_S",
+        default=30 * 86_400.0,
+        gt=0,
+        description="Seconds after which a login must be repeated.",
+    )
+    oidc_issuers: OidcIssuers = env(
+        "OIDC_ISSUERS",
+        default=(),
+        description="External issuers as a JSON list of {issuer, audience, tenant, algorithms, "
+        "typ, scope_claim, scope_map, jwks_uri}; tokens of others are refused.",
+    )
+    cors_origins: CommaList = env(
+        "CORS_ORIGINS",
+        default=(),
+        description="Origins whose pages may call the API with their own credentials; empty: none.",
+    )
+    tls_cert: Path | None = env(
+        "TLS_CERT", default=None, description="PEM certificate chain; with TLS_KEY serves https."
+    )
+    tls_key: Path | None = env("TLS_KEY", default=None, description="PEM private key of TLS_CERT.")

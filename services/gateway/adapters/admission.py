@@ -22,6 +22,7 @@ from services.gateway.adapters.authenticator import Authenticator, reason_of, re
 from services.gateway.adapters.exchange import Exchange
 from services.gateway.adapters.security_events import SecurityEvents
 from services.gateway.adapters.sessions import Sessions
+from services.gateway.adapters.tenant_directory import TenantDirectory
 from services.gateway.domain.limits import (
     Decision,
     DenyCache,
@@ -70,6 +71,7 @@ class Admission:
         events: SecurityEvents,
         sessions: Sessions,
         registry: CollectorRegistry,
+        tenants: TenantDirectory,
     ) -> None:
         self._settings = settings
         self._authenticator = authenticator
@@ -77,6 +79,7 @@ class Admission:
         self._key_limiter = key_limiter
         self._events = events
         self._sessions = sessions
+        self._tenants = tenants
         self._local = LocalLimiter()
         self._denied = DenyCache()
         self._in_flight: Counter[str] = Counter()
@@ -119,6 +122,7 @@ class Admission:
             await self._check_address(exchange, self._ip, exchange.network)
         if credential:
             await self._check_key(exchange, credential)
+            await self._check_tenant(exchange, credential)
         if route is None:
             return
         if route.scope and credential and not credential.caller.may(route.scope):
@@ -246,6 +250,25 @@ class Admission:
             shared = await self._key_limiter.take(caller.tenant, caller.principal, policy)
             if shared is not None:
                 decision, layer = shared, "key"
+        exchange.decisions.append(decision)
+        if not decision.allowed:
+            await self._refuse(exchange, layer, decision)
+        self._count(layer, "allowed")
+
+    async def _check_tenant(self, exchange: Exchange, credential: Credential) -> None:
+        """Count against the quota that all keys of the tenant share, if it has one."""
+        tenant = self._tenants.peek(credential.caller.tenant)
+        policy = tenant.requests if tenant else None
+        if tenant is None or policy is None:
+            return
+        decision = None
+        layer = "tenant"
+        if self._key_limiter:
+            decision = await self._key_limiter.take(tenant.tenant, "*", policy)
+        if decision is None:
+            layer = "tenant_local"
+            share = policy.shared_by(self._settings.replicas)
+            decision = self._local.take(f"tenant|{tenant.tenant}", share, time.monotonic())
         exchange.decisions.append(decision)
         if not decision.allowed:
             await self._refuse(exchange, layer, decision)

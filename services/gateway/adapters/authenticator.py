@@ -1,4 +1,4 @@
-"""Who calls: verification of API keys behind a cache of verified credentials.
+"""Who calls: verification of API keys and tokens behind a cache of verified credentials.
 
 The cache is keyed by SHA-256 of the whole credential. A fresh entry answers without I/O; a stale
 one is verified again, and still believed up to `stale_s` while the store is down. An unknown key
@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from libs.common.errors import ServiceError, UnauthenticatedError, UnavailableError
+from services.gateway.adapters.token_verifier import TokenVerifier
 from services.gateway.domain import keys
+from services.gateway.domain.claims import ClaimError, looks_like_token
 from services.gateway.domain.ports import Credential, KeyStore
 from services.gateway.errors import REALM
 
@@ -31,7 +33,7 @@ def refusal(detail: str, reason: str, *, sent: bool = True) -> UnauthenticatedEr
     challenge = f'{REALM}, error="invalid_token"' if sent else REALM
     error = UnauthenticatedError(
         detail,
-        hint="Send an API key as X-API-Key or as Authorization: Bearer.",
+        hint="Send an API key as X-API-Key, or a key or token as Authorization: Bearer.",
         headers={"WWW-Authenticate": challenge},
     )
     error.args = (detail, reason)
@@ -53,16 +55,19 @@ class Authenticator:
         *,
         fresh_s: float,
         stale_s: float,
+        tokens: TokenVerifier | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._pepper = pepper
+        self._tokens = tokens
         self._fresh_s = fresh_s
         self._stale_s = stale_s
         self._now = now
         self._wall = wall
         self._cache: dict[bytes, _Entry] = {}
+        self._used: set[str] = set()
 
     def peek(self, token: str) -> Credential | None:
         """Give what the cache knows of a credential, fresh or stale, without any I/O."""
@@ -79,7 +84,11 @@ class Authenticator:
         digest = hashlib.sha256(token.encode()).digest()
         entry = self._cache.get(digest)
         if entry and self._now() - entry.verified_at < self._fresh_s:
-            return self._unexpired(entry.credential)
+            credential = entry.credential
+            if credential.marks and self._tokens and self._tokens.is_revoked(credential):
+                del self._cache[digest]
+                raise refusal("The credential is not valid.", "revoked")
+            return self._unexpired(credential)
         try:
             credential = await self._look_up(token)
         except UnavailableError:
@@ -92,7 +101,27 @@ class Authenticator:
         if len(self._cache) >= _ENTRIES_MAX:
             self._cache.clear()
         self._cache[digest] = _Entry(credential, self._now())
+        self._used.add(credential.key_id)
         return credential
+
+    async def verify_key(self, text: str) -> Credential:
+        """Verify an API key, and nothing but a key. Raises as `verify`."""
+        if not keys.looks_like_key(text):
+            raise refusal("The credential is malformed.", "malformed")
+        return await self.verify(text)
+
+    async def is_live_key(self, key_id: str) -> bool:
+        """Say whether a key exists and is neither revoked nor expired."""
+        stored = await self._store.find(key_id)
+        if stored is None or stored.revoked:
+            return False
+        expires = stored.credential.expires_at
+        return expires is None or expires > self._wall()
+
+    def used_lately(self) -> set[str]:
+        """Give the ids of keys verified since the last call, for their last-use times."""
+        used, self._used = self._used, set()
+        return used
 
     def forget(self, key_ids: set[str]) -> None:
         """Drop cached credentials of revoked keys."""
@@ -103,6 +132,11 @@ class Authenticator:
         }
 
     async def _look_up(self, token: str) -> Credential:
+        if self._tokens and looks_like_token(token):
+            try:
+                return await self._tokens.verify(token)
+            except ClaimError as error:
+                raise refusal("The credential is not valid.", f"token_{error}") from None
         key_id = keys.key_id_of(token)
         if key_id is None:
             raise refusal("The credential is malformed.", "malformed")

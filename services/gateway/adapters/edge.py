@@ -12,7 +12,7 @@ from typing import Any
 from opentelemetry import trace
 
 from libs.common.catalog import Route
-from libs.common.context import bind
+from libs.common.context import Caller, bind
 from libs.common.errors import (
     BadRequestError,
     InternalError,
@@ -29,8 +29,13 @@ from libs.common.routing import Match, RouteTable
 from libs.common.telemetry import get_telemetry, mark_failed, traceparent_of
 from services.gateway.adapters.admission import Admission
 from services.gateway.adapters.exchange import ClientGoneError, Exchange, Receive, Scope, Send
+from services.gateway.adapters.guard import Guard, pointers_of
+from services.gateway.adapters.idempotency import IdempotentAnswers, parse_key
+from services.gateway.adapters.own_answer import Captured
 from services.gateway.adapters.proxy import Upstream
+from services.gateway.adapters.tenant_directory import TenantDirectory
 from services.gateway.domain.address import client_address, network_of
+from services.gateway.domain.cors import Cors
 from services.gateway.domain.endpoints import EndpointList
 from services.gateway.domain.paths import path_problem
 from services.gateway.domain.traffic import TrafficWindow
@@ -60,6 +65,9 @@ class Edge:
         metrics: HttpMetrics,
         traffic: Mapping[str, TrafficWindow],
         health: Health,
+        tenants: TenantDirectory,
+        guard: Guard,
+        idempotency: IdempotentAnswers,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -70,6 +78,10 @@ class Edge:
         self._metrics = metrics
         self._traffic = traffic
         self._health = health
+        self._tenants = tenants
+        self._guard = guard
+        self._idempotency = idempotency
+        self._cors = Cors(settings.cors_origins)
         self._trusted = [ip_network(cidr, strict=False) for cidr in settings.trusted_cidrs]
         self._networks: dict[str, tuple[str, bool]] = {}
 
@@ -123,6 +135,13 @@ class Edge:
         if problem:
             raise BadRequestError(f"The path holds {problem}.", code="invalid_path")
         exchange.path = raw_path.decode("ascii")
+        origin = exchange.fields.get(b"origin")
+        if origin is not None:
+            exchange.extra_headers = self._cors.headers(origin)
+            if self._cors.is_preflight(exchange.method, exchange.fields):
+                await exchange.reply(204, self._cors.preflight(), b"")
+                exchange.template = "preflight"
+                return
         match = self._match(exchange.method, exchange.path)
         route = match.route if match else None
         exchange.route = route
@@ -169,7 +188,8 @@ class Edge:
             if self._health.is_draining and route.lane == "batch":
                 raise UnavailableError("This process is stopping.", code="draining")
             target = exchange.path + ("?" + query.decode("latin-1") if query else "")
-            await self._upstreams[match.service].call(exchange, target, route)
+            body = await self._guarded(exchange, route)
+            await self._upstreams[match.service].call(exchange, target, route, body)
             return
         if route.path == "/metrics" and query:
             service = await self._admission.metrics_of(exchange, query)
@@ -178,11 +198,53 @@ class Edge:
                 return
         await self._own(exchange, route)
 
+    async def _guarded(self, exchange: Exchange, route: Route) -> bytes | None:
+        """Give the checked body of a guarded tenant's text, or None where nothing is checked."""
+        caller = exchange.context.caller
+        if caller is None or not pointers_of(route):
+            return None
+        rule = (await self._tenants.of(caller.tenant)).guard
+        if rule.mode == "off":
+            return None
+        body = await exchange.read_body(route.body_bytes_max)
+        return await self._guard.checked(exchange, route, rule, body)
+
     async def _own(self, exchange: Exchange, route: Route) -> None:
         """Run a route of the gateway itself, with its body read and bounded beforehand."""
         body = await exchange.read_body(route.body_bytes_max)
+        exchange.scope["gatehouse.network"] = exchange.network
+        caller, key = exchange.context.caller, exchange.text(b"idempotency-key")
+        if key and caller and route.method == "POST":
+            await self._once(exchange, route, caller, parse_key(key), body)
+        else:
+            await self._run_app(exchange, route, body, exchange.app_send)
+
+    async def _once(
+        self, exchange: Exchange, route: Route, caller: Caller, key: str, body: bytes
+    ) -> None:
+        """Run a creating route once per Idempotency-Key; repeats get the first answer."""
+        stored = await self._idempotency.begin(caller, route.path, key, body)
+        if stored is not None:
+            headers = [
+                (b"content-type", stored.media_type.encode("latin-1")),
+                (b"content-length", str(len(stored.body)).encode()),
+                (b"cache-control", b"no-store"),
+                (b"idempotent-replayed", b"true"),
+            ]
+            await exchange.reply(stored.status, headers, stored.body)
+            return
+        captured = Captured(exchange)
+        try:
+            await self._run_app(exchange, route, body, captured.send)
+        finally:
+            if captured.is_final:
+                await self._idempotency.finish(caller, route.path, key, captured.answer())
+            else:
+                await self._idempotency.give_up(caller, route.path, key)
+        await captured.pass_on()
+
+    async def _run_app(self, exchange: Exchange, route: Route, body: bytes, send: Send) -> None:
         scope = exchange.scope
-        scope["gatehouse.network"] = exchange.network
         if route.also_v1 and exchange.path.startswith("/v1/"):
             scope = {**scope, "path": route.path, "raw_path": route.path.encode()}
         given = False
@@ -197,7 +259,7 @@ class Edge:
         with trace.use_span(
             exchange.span or trace.INVALID_SPAN, end_on_exit=False, record_exception=False
         ):
-            await self._app(scope, receive, exchange.app_send)
+            await self._app(scope, receive, send)
 
     def _identify(self, exchange: Exchange) -> None:
         """Set ids, address and trace; an untrusted caller gets a trace of its own."""

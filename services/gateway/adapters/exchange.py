@@ -26,6 +26,7 @@ _SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
     # no-referrer would make browsers send `Origin: null` with our own login form.
     (b"referrer-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-site"),
 ]
 # Headers of which a second copy could be read differently by the next hop.
 _SINGLE = frozenset(
@@ -53,6 +54,7 @@ class Exchange:
         "context",
         "credential",
         "decisions",
+        "extra_headers",
         "fields",
         "method",
         "network",
@@ -82,6 +84,7 @@ class Exchange:
         self.network = ""
         self.credential: Credential | None = None
         self.decisions: list[Decision] = []
+        self.extra_headers: list[tuple[bytes, bytes]] = []
         self.span: Span | None = None
         self.started = False
         self.status = 500
@@ -128,6 +131,7 @@ class Exchange:
         self.started = True
         context = self.context
         headers += _SECURITY_HEADERS
+        headers += self.extra_headers
         request_id = context.request_id.encode()
         correlation_id = context.correlation_id
         headers.append((b"x-request-id", request_id))

@@ -1,5 +1,6 @@
 """API keys and tenants in PostgreSQL."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,8 @@ _VERIFY_COLUMNS = (
 )
 _LIST_COLUMNS = (
     "key_id, tenant, principal, name, scopes, requests_max, window_s, burst, concurrency_max, "
-    "exempt_ip, exempt_routes, created_by, created_at, expires_at, revoked_at"
+    "exempt_ip, exempt_routes, created_by, created_at, expires_at, revoked_at, last_used_at, "
+    "rotated_to"
 )
 # Longest wait for the look-up of an unknown key; then the caller gets 503.
 _FIND_TIMEOUT_S = 1.0
@@ -110,6 +112,64 @@ class PostgresKeyStore:
             key_id,
         )
         return found is not None
+
+    async def rotate(
+        self,
+        tenant: str,
+        key_id: str,
+        successor: str,
+        mac: bytes,
+        *,
+        overlap_s: int,
+        by: str,
+        pepper: str,
+    ) -> dict[str, Any] | None:
+        """Store a successor with all that the old key holds; the old one ends after the overlap.
+
+        None when the tenant has no such live key, or two keys of its principal are live already.
+        """  # fmt: skip
+        async with self._postgres.transaction() as connection:
+            live = await connection.fetch(
+                "SELECT k.key_id FROM api_keys k JOIN api_keys o USING (tenant, principal) "
+                "WHERE o.tenant = $1 AND o.key_id = $2 AND k.revoked_at IS NULL "
+                "AND (k.expires_at IS NULL OR k.expires_at > now()) FOR UPDATE OF k",
+                tenant,
+                key_id,
+            )
+            if [row["key_id"] for row in live] != [key_id]:
+                return None
+            row = await connection.fetchrow(
+                "INSERT INTO api_keys (key_id, tenant, principal, name, pepper_id, mac, scopes, "
+                "requests_max, window_s, burst, concurrency_max, exempt_ip, exempt_routes, "
+                "created_by, expires_at) SELECT $3, tenant, principal, name, $4, $5, scopes, "
+                "requests_max, window_s, burst, concurrency_max, exempt_ip, exempt_routes, $6, "
+                f"expires_at FROM api_keys WHERE tenant = $1 AND key_id = $2 "
+                f"RETURNING {_LIST_COLUMNS}",
+                tenant,
+                key_id,
+                successor,
+                pepper,
+                mac,
+                by,
+            )
+            await connection.execute(
+                "UPDATE api_keys SET rotated_to = $3, expires_at = "
+                "least(expires_at, now() + make_interval(secs => $4)) "
+                "WHERE tenant = $1 AND key_id = $2",
+                tenant,
+                key_id,
+                successor,
+                float(overlap_s),
+            )
+            return dict(row)
+
+    async def touched(self, key_ids: Sequence[str]) -> None:
+        """Note that keys were used just now."""
+        await self._postgres.execute(
+            "UPDATE api_keys SET last_used_at = now() WHERE key_id = ANY($1)",
+            [*key_ids],
+            timeout_s=_FIND_TIMEOUT_S,
+        )
 
     async def revoke_named(self, tenant: str, name: str) -> None:
         """Revoke every live key of that name."""

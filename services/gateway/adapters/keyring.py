@@ -1,16 +1,20 @@
 """Making and revoking API keys: store, audit event, cache, in that order."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from libs.common.context import Caller
+from libs.common.errors import ConflictError
 from services.gateway.adapters.authenticator import Authenticator
 from services.gateway.adapters.key_store import PostgresKeyStore
 from services.gateway.adapters.secrets import pepper_id
 from services.gateway.adapters.security_events import SecurityEvents
 from services.gateway.domain import keys
 from services.gateway.domain.ports import Credential
+from services.gateway.errors import InsufficientScopeError
 
 
 class Keyring:
@@ -70,3 +74,33 @@ class Keyring:
         self._authenticator.forget({key_id})
         await self._events.key_revoked(key_id, by, "requested")
         return True
+
+    async def rotate(
+        self, tenant: str, key_id: str, *, overlap_s: int, by: str, may: Callable[[str], bool]
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Make the successor of a key; see KeyAdministration."""
+        old = await self._store.find(key_id)
+        if old is None or old.revoked or old.credential.caller.tenant != tenant:
+            return None
+        for scope in sorted(old.credential.caller.scopes):
+            if not may(scope):
+                raise InsufficientScopeError(scope)
+        successor, text = keys.new_key()
+        ends = datetime.fromtimestamp(time.time() + overlap_s, UTC).isoformat()
+        await self._events.key_rotated(key_id, by, successor, ends)
+        row = await self._store.rotate(
+            tenant,
+            key_id,
+            successor,
+            keys.digest(self._pepper, text),
+            overlap_s=overlap_s,
+            by=by,
+            pepper=pepper_id(self._pepper),
+        )
+        if row is None:
+            raise ConflictError(
+                "This key was rotated already, or has ended.",
+                hint="At most two keys of a principal are live; revoke the older one first.",
+            )
+        self._authenticator.forget({key_id})  # its end is a new one
+        return text, row

@@ -64,6 +64,21 @@ class SecurityEvents:
         data = {"key_id": key_id, "by": by, "reason": reason}
         await self._emitter.emit(event_for_request("key.revoked", "gateway", "required", data))
 
+    async def key_rotated(self, key_id: str, by: str, new_key_id: str, expires_at: str) -> None:
+        """Record a rotation."""
+        data = {"key_id": key_id, "by": by, "new_key_id": new_key_id, "expires_at": expires_at}
+        await self._emitter.emit(event_for_request("key.rotated", "gateway", "required", data))
+
+    async def tokens_revoked(self, family: str, reason: str, network: str) -> None:
+        """Record the end of a token or of a family of them."""
+        data = {"reason": reason, "key_id": "", "network": network, "family": family}
+        await self._refusal("auth.revoked", data)
+
+    async def tenant_changed(self, kind: str, what: str, by: str, before: str, after: str) -> None:
+        """Record a change of a tenant, a role or a person; `kind` is the event's type."""
+        data = {"what": what, "by": by, "from": before, "to": after}
+        await self._emitter.emit(event_for_request(kind, "gateway", "required", data))
+
     def _is_first(self, *key: str) -> bool:
         now = self._now()
         if self._seen.get(key, -_ONCE_PER_S) + _ONCE_PER_S > now:

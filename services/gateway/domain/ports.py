@@ -1,6 +1,6 @@
 """What the gateway's edge needs from the outside; adapters implement these."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -11,7 +11,10 @@ from services.gateway.domain.limits import Decision, Policy
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A verified credential: who calls, what it may do, which limits it carries."""
+    """A verified credential: who calls, what it may do, which limits it carries.
+
+    `key_id` is the API key, or the client of a token; `marks` are what revokes a token.
+    """
 
     key_id: str
     caller: Caller
@@ -22,6 +25,7 @@ class Credential:
     exempt_ip: bool = False
     exempt_routes: bool = False
     expires_at: float | None = None  # seconds since the epoch
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,92 @@ class KeyAdministration(Protocol):
 
     async def revoke(self, tenant: str, key_id: str, *, by: str) -> bool:
         """Revoke a key of the tenant; False when the tenant has no such key."""
+        ...
+
+    async def rotate(
+        self, tenant: str, key_id: str, *, overlap_s: int, by: str, may: Callable[[str], bool]
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Make the successor of a key; gives its text and row, or None for no such live key.
+
+        Raises ConflictError when two keys of the principal are live already, and
+        InsufficientScopeError when the key holds a scope that `may` denies.
+        """
+        ...
+
+
+class TokenIssuing(Protocol):
+    """Issues and revokes tokens. Raises TokenError, and UnavailableError with the store down."""
+
+    async def client_credentials(
+        self, client_id: str, client_secret: str, scope: str, network: str
+    ) -> dict[str, Any]:
+        """Issue tokens to the holder of an API key."""
+        ...
+
+    async def password(
+        self, username: str, password: str, scope: str, network: str
+    ) -> dict[str, Any]:
+        """Issue tokens to a person."""
+        ...
+
+    async def refresh(self, token: str, network: str) -> dict[str, Any]:
+        """Trade a refresh token for new tokens."""
+        ...
+
+    async def revoke(self, token: str, network: str) -> None:
+        """Revoke a token; unknown ones are fine."""
+        ...
+
+
+class Administration(Protocol):
+    """Tenants, roles and people; each change is an event. UnavailableError with a store down."""
+
+    async def tenant(self, tenant: str) -> dict[str, Any] | None:
+        """Give a tenant, or None."""
+        ...
+
+    async def tenants(self, limit: int, after: str) -> list[dict[str, Any]]:
+        """List tenants by name, after the given one."""
+        ...
+
+    async def add_tenant(self, tenant: str, name: str, *, by: str) -> dict[str, Any] | None:
+        """Make a tenant; None when it exists."""
+        ...
+
+    async def change_tenant(
+        self, tenant: str, generation: int, values: Mapping[str, Any], *, by: str
+    ) -> dict[str, Any] | None:
+        """Change a tenant; None when it is of another generation by now."""
+        ...
+
+    async def roles(self, tenant: str) -> list[dict[str, Any]]:
+        """List the roles of a tenant."""
+        ...
+
+    async def put_role(
+        self, caller: Caller, role: str, scopes: list[str], generation: int
+    ) -> dict[str, Any] | None:
+        """Make (generation 0) or replace a role; None when it is of another generation."""
+        ...
+
+    async def delete_role(self, caller: Caller, role: str) -> bool:
+        """Delete a role; False when there is none."""
+        ...
+
+    async def users(self, tenant: str) -> list[dict[str, Any]]:
+        """List the people of a tenant."""
+        ...
+
+    async def add_user(
+        self, caller: Caller, username: str, password: str, roles: list[str]
+    ) -> bool:
+        """Make a person; False when the name is taken."""
+        ...
+
+    async def change_user(
+        self, caller: Caller, username: str, roles: list[str] | None, *, disable: bool
+    ) -> bool:
+        """Change a person and end their tokens; False when there is none."""
         ...
 
 

@@ -13,7 +13,14 @@ from libs.common.context import Caller, current
 from libs.common.errors import InvalidInputError, NotFoundError, UnauthenticatedError
 from services.gateway.domain.ports import Credential, KeyAdministration
 from services.gateway.errors import InsufficientScopeError
-from services.gateway.schemas import KeyLimits, KeyPage, KeyRequest, KeyView, NewKeyView
+from services.gateway.schemas import (
+    KeyLimits,
+    KeyPage,
+    KeyRequest,
+    KeyView,
+    NewKeyView,
+    RotationRequest,
+)
 
 router = APIRouter(tags=["identity"])
 
@@ -98,6 +105,23 @@ async def list_keys(
         "items": [_shown(row) for row in page],
         "next": _encoded(page[-1]) if more else None,
     }
+
+
+@router.post("/v1/auth/keys/{key_id}/rotate", status_code=201, response_model=NewKeyView)
+async def rotate_key(
+    key_id: str, request: Request, response: Response, body: RotationRequest | None = None
+) -> dict[str, Any]:
+    """Make a successor with the same rights and limits; the old key ends after the overlap."""
+    caller = caller_of()
+    keyring: KeyAdministration = request.state.keyring
+    overlap_s = (body or RotationRequest()).overlap_s
+    made = await keyring.rotate(
+        caller.tenant, key_id, overlap_s=overlap_s, by=caller.principal, may=caller.may
+    )
+    if made is None:
+        raise NotFoundError("No such key.")
+    response.headers["cache-control"] = "no-store"
+    return {**_shown(made[1]), "key": made[0]}
 
 
 @router.delete("/v1/auth/keys/{key_id}", status_code=204)
