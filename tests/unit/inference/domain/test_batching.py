@@ -48,7 +48,8 @@ def test_each_admitted_item_leaves_exactly_once_and_batches_keep_their_bounds(st
         nonlocal now
         formed = queue.form(now)
         for work, why in formed.skipped:
-            assert why == "cancelled" or work.deadline_s <= now
+            own_s = COST.predict_s(1, work.length)
+            assert why == "cancelled" or work.deadline_s <= now + own_s
             left.append(work.key)
         if formed.batch is None:
             return False
@@ -61,6 +62,9 @@ def test_each_admitted_item_leaves_exactly_once_and_batches_keep_their_bounds(st
             assert len(lengths) * max(lengths) <= LIMITS.batch_tokens
             assert len(lengths) * max(lengths) <= LIMITS.waste * sum(lengths)
         assert all(work.deadline_s > now for work in batch.items)
+        if len(lengths) > 1:
+            took = COST.predict_s(len(lengths), max(lengths))
+            assert all(work.deadline_s >= now + took for work in batch.items)
         left.extend(work.key for work in batch.items)
         now += COST.predict_s(len(lengths), batch.padded_length)
         return True
@@ -156,6 +160,16 @@ def test_the_reason_of_a_dispatch_is_named(lengths: list[int], reason: str):
     batch = queue.form(0.0).batch
     assert batch is not None
     assert batch.reason == reason
+
+
+def test_a_batch_stops_growing_where_a_member_would_miss_its_deadline():
+    queue = BatchQueue(LIMITS, COST)
+    for key in range(3):
+        queue.admit(_work(key, 100, within=1.0), 0.0)
+    # One takes 2 ms and two 3 ms; 2.5 ms are left.
+    batch = queue.form(0.9975).batch
+    assert batch is not None
+    assert (len(batch.items), batch.reason) == (1, "deadline")
 
 
 def test_sorting_the_window_keeps_padding_low_on_a_log_normal_mix():
