@@ -33,6 +33,8 @@ from services.features.settings import FeaturesSettings
 
 # Batches of ring writes take longer than one read may; nobody waits for them.
 _WRITE_TIMEOUT_S = 5.0
+# Reads of clients wait longer than scoring does: nobody fills in for them.
+_READ_TIMEOUT_S = 0.25
 
 
 class State(TypedDict):
@@ -73,6 +75,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(platform: Platform) -> AsyncIterator[State]:
         writer = create_redis(dsn, timeout_s=_WRITE_TIMEOUT_S, connections_max=4)
+        reading = create_redis(dsn, timeout_s=_READ_TIMEOUT_S)
         log = PostgresEventLog(platform.postgres)
         applier = Applier(
             platform.postgres,
@@ -84,14 +87,20 @@ def create_app(
         platform.health.add_check("applier", applier.health)
         platform.health.block("schema", "preparing the event log")
         following = asyncio.create_task(_prepare_and_follow(platform, log, applier))
-        rings, definitions = RedisRings(platform.redis), DefinitionStore(platform.postgres)
+        rings, definitions = RedisRings(reading), DefinitionStore(platform.postgres)
         jobs, background = JobStore(platform.postgres), set[asyncio.Task[None]]()
         history = History(platform.postgres)
         parity = Parity(platform.postgres, history, ParityMetrics(platform.registry))
         comparing = asyncio.create_task(parity.run(settings.parity_every_s))
         try:
             yield State(
-                ingestion=Ingestion(log, platform.registry),
+                ingestion=Ingestion(
+                    log,
+                    platform.registry,
+                    lag=lambda: applier.lag_events,
+                    lag_max=settings.lag_max,
+                    concurrency_max=settings.ingest_concurrency_max,
+                ),
                 log=log,
                 rings=rings,
                 events_max=settings.events_max,
@@ -103,13 +112,14 @@ def create_app(
                 history=history,
                 labels=LabelStore(platform.postgres),
                 parity=parity,
-                eraser=Eraser(platform.postgres, platform.redis, rings, definitions),
+                eraser=Eraser(platform.postgres, reading, rings, definitions),
                 events=platform.events,
             )
         finally:
             for task in [following, comparing, *background]:
                 await _end(task)
             await writer.aclose()
+            await reading.aclose()
 
     return common.create_app(
         "features",

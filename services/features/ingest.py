@@ -1,12 +1,13 @@
 """Ingestion: judge each event of a batch, write the good ones, say what became of the others."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import ValidationError
 
+from libs.common.errors import RateLimitedError, UnavailableError
 from libs.common.problems import pointer_of
 from services.features.domain.events import Accepted, is_ahead, is_late
 from services.features.domain.ports import EventLog
@@ -16,10 +17,29 @@ _TYPES = frozenset({"card_transaction", "item_view", "item_cart", "item_purchase
 
 
 class Ingestion:
-    """Takes batches of raw JSON events for one log."""
+    """Takes batches of raw JSON events for one log, as fast as the log and the appliers follow."""
 
-    def __init__(self, log: EventLog, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        registry: CollectorRegistry,
+        *,
+        lag: Callable[[], int] = lambda: 0,
+        lag_max: int = 1_000_000,
+        concurrency_max: int = 8,
+    ) -> None:
+        """Take the log and the bounds.
+
+        Args:
+            log: where events go.
+            registry: for the counter of events.
+            lag: gives how many log rows no ring has yet.
+            lag_max: beyond it new events are refused with 503.
+            concurrency_max: batches written at once; further ones are refused with 429.
+        """
         self._log = log
+        self._lag, self._lag_max = lag, lag_max
+        self._running, self._running_max = 0, concurrency_max
         self._events = Counter(
             "gatehouse_features_events_total",
             "Events taken in, by what became of them.",
@@ -34,7 +54,24 @@ class Ingestion:
             tenant: from the credential.
             batch: events as parsed from JSON, in arrival order.
             is_backfill: events carry their arrival; one without it arrived when it happened.
+
+        Raises:
+            RateLimitedError: too many batches are being written; nothing of this one is.
+            UnavailableError: the appliers are too far behind, or Postgres does not answer.
         """
+        if self._lag() > self._lag_max:
+            raise UnavailableError("The online store is too far behind the log.", retry_after_s=5)
+        if self._running >= self._running_max:
+            raise RateLimitedError(
+                "Too many batches are being written.", headers={"Retry-After": "1"}
+            )
+        self._running += 1
+        try:
+            return await self._take(tenant, batch, is_backfill=is_backfill)
+        finally:
+            self._running -= 1
+
+    async def _take(self, tenant: str, batch: Sequence[Any], *, is_backfill: bool) -> IngestAnswer:
         now_ms = time.time_ns() // 1_000_000
         good: dict[str, Accepted] = {}
         rejected: list[RejectedEvent] = []

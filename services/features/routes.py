@@ -23,11 +23,13 @@ from services.features.adapters.rings import RedisRings
 from services.features.domain.definitions import documents
 from services.features.domain.pushed import DefinitionError, check, fingerprint_of
 from services.features.ingest import Ingestion
-from services.features.schemas import IngestAnswer
+from services.features.schemas import IngestAnswer, RejectedEvent
 
 router = APIRouter(tags=["features"])
 
 _DEFINITIONS_MAX = 200
+_NDJSON = "application/x-ndjson"
+_LINES, _LINE_BYTES_MAX, _REJECTED_MAX = 1000, 64 * 1024, 1000
 
 
 def tenant() -> str:
@@ -43,7 +45,13 @@ def tenant() -> str:
     response_model_exclude_none=True,
 )
 async def take_events(request: Request) -> IngestAnswer:
-    """Answer after the Postgres commit; bad events are named by index and nothing of them kept."""
+    """Answer after the Postgres commit; bad events are named by index and nothing of them kept.
+
+    With the content type `application/x-ndjson` the body is one event per line, committed in parts
+    while it arrives: a stream that breaks off is sent again whole, what is known is skipped.
+    """
+    if request.headers.get("content-type", "").startswith(_NDJSON):
+        return await _take_lines(request)
     return await _take(request, is_backfill=False)
 
 
@@ -171,6 +179,50 @@ async def report_freshness(request: Request) -> dict[str, Any]:
 
 def _age_s(now_ms: int, at_ms: int | None) -> float | None:
     return None if at_ms is None else max(0, now_ms - at_ms) / 1000.0
+
+
+async def _take_lines(request: Request) -> IngestAnswer:
+    """Commit every `_LINES` lines of the stream; memory stays bounded by them."""
+    ingestion: Ingestion = request.state.ingestion
+    total = IngestAnswer(accepted=0, duplicates=0, late=0, rejected=[])
+    taken = 0
+
+    async def commit(lines: list[bytes]) -> None:
+        nonlocal taken
+        events = [_line(line) for line in lines]
+        answer = await ingestion.take(tenant(), events, is_backfill=False)
+        total.accepted += answer.accepted
+        total.duplicates += answer.duplicates
+        total.late += answer.late
+        for item in answer.rejected[: _REJECTED_MAX - len(total.rejected)]:
+            _, _, rest = item.pointer.removeprefix("/events/").partition("/")
+            index = item.index + taken
+            pointer = f"/{index}/{rest}".rstrip("/")
+            total.rejected.append(RejectedEvent(index=index, pointer=pointer, reason=item.reason))
+        taken += len(lines)
+
+    waiting: list[bytes] = []
+    partial = b""
+    async for part in request.stream():
+        *lines, partial = (partial + part).split(b"\n")
+        if len(partial) > _LINE_BYTES_MAX:
+            raise InvalidInputError.field(f"/{taken + len(waiting)}", "is a line too long")
+        waiting += [line for line in lines if line.strip()]
+        while len(waiting) >= _LINES:
+            await commit(waiting[:_LINES])
+            waiting = waiting[_LINES:]
+    waiting += [partial] if partial.strip() else []
+    if waiting:
+        await commit(waiting)
+    return total
+
+
+def _line(line: bytes) -> Any:
+    """Parse one line; what is no JSON is judged as no event."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
 
 
 async def _take(request: Request, *, is_backfill: bool) -> IngestAnswer:

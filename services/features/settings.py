@@ -31,6 +31,19 @@ class FeaturesSettings(ServiceSettings):
         le=20_000,
         description="Log rows of one partition applied per round at most.",
     )
+    lag_max: int = env(
+        "FEATURES_LAG_MAX",
+        default=1_000_000,
+        ge=1,
+        description="Log rows that the rings may be behind before new events are refused (503).",
+    )
+    ingest_concurrency_max: int = env(
+        "FEATURES_INGEST_CONCURRENCY_MAX",
+        default=8,
+        ge=1,
+        le=256,
+        description="Batches written at once; further ones are refused with 429.",
+    )
     parity_every_s: float = env(
         "FEATURES_PARITY_EVERY_S",
         default=30.0,

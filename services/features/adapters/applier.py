@@ -90,6 +90,12 @@ class Applier:
         self._noted: dict[int, int] = {}
         self._next_lease = self._next_note = 0.0
         self._state: Component = Component("degraded", "starting")
+        self._lag_events = 0
+
+    @property
+    def lag_events(self) -> int:
+        """How many log rows no ring had when the applier last looked."""
+        return self._lag_events
 
     async def health(self) -> Component:
         """Say whether the rings follow the log."""
@@ -151,7 +157,8 @@ class Applier:
             partition: head.last_offset - progress.offset(partition)
             for partition, head in heads.items()
         }
-        self._metrics.lag.set(sum(behind.values()))
+        self._lag_events = sum(behind.values())
+        self._metrics.lag.set(self._lag_events)
         for partition, epoch in self._epochs.items():
             if behind.get(partition, 0) > 0:
                 offset = progress.offset(partition)

@@ -1,19 +1,25 @@
 """From `POST /features/events` to what the reader reads, with faults on the way."""
 
+import asyncio
+import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import asyncpg
 import httpx2
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from redis import Redis
 
+from libs.common.errors import UnavailableError
 from libs.common.features.contract import FeatureRequest
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.layout import LATENESS_MS, SERVING_KEY
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.redis import create_redis
+from services.features.ingest import Ingestion
 from tests.integration.features.conftest import Running, Start
 from tests.integration.features.worlds import TENANT, actual_rings, expected_rings, payments
 
@@ -306,3 +312,58 @@ async def test_the_service_and_the_offline_twin_agree(start: Start, redis_url: s
         read = await OnlineFeatureReader(redis, timeout_s=1.0).read(FRAUD_V1, TENANT, [request])
         await redis.aclose()
     np.testing.assert_allclose(read.matrix[0], offline.astype(np.float32), rtol=1e-6)
+
+
+async def test_a_stream_of_lines_is_committed_in_parts(start: Start, clean_postgres: str) -> None:
+    events = [_event(number) for number in range(2500)]
+    lines = [json.dumps(event) for event in events]
+    lines[1200] = "no json"
+    lines[2100] = json.dumps(_event(2100, values={"amount_minor": -1}))
+    async with start() as running:
+
+        async def stream() -> AsyncIterator[bytes]:
+            body = "\n".join(lines).encode()
+            for first in range(0, len(body), 10_000):
+                yield body[first : first + 10_000]
+
+        for accepted in (2498, 0):
+            answer = await running.client.post(
+                "/features/events",
+                content=stream(),
+                headers={"content-type": "application/x-ndjson"},
+            )
+            body = answer.json()
+            assert body["accepted"] == accepted
+            rejected = [(item["index"], item["pointer"]) for item in body["rejected"]]
+            assert rejected == [(1200, "/1200"), (2100, "/2100/values/amount_minor")]
+    assert await _stored(clean_postgres) == 2498
+
+
+async def test_a_stream_without_line_ends_is_refused(start: Start) -> None:
+    async with start() as running:
+        answer = await running.client.post(
+            "/features/events",
+            content=b"x" * 100_000,
+            headers={"content-type": "application/x-ndjson"},
+        )
+        assert answer.status_code == 422
+
+
+async def test_more_batches_than_fit_are_told_to_come_back(
+    start: Start, clean_postgres: str
+) -> None:
+    async with start(ingest_concurrency_max=1) as running:
+        bodies = [[_event(10 * n + m) for m in range(10)] for n in range(8)]
+        answers = await asyncio.gather(*(_send(running, *events) for events in bodies))
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {200, 429}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.headers["retry-after"] == "1"
+    assert await _stored(clean_postgres) == 10 * statuses.count(200)
+
+
+async def test_an_online_store_far_behind_stops_ingestion_with_503() -> None:
+    ingestion = Ingestion(cast(Any, None), CollectorRegistry(), lag=lambda: 11, lag_max=10)
+    with pytest.raises(UnavailableError) as caught:
+        await ingestion.take(TENANT, [_event()], is_backfill=False)
+    assert caught.value.headers["Retry-After"] == "5"
