@@ -266,6 +266,47 @@ async def fill(bench: Bench, rows: int) -> None:
     print(f"filled to {rows:,} rows in {seconds:.0f} s", flush=True)
 
 
+async def retire(bench: Bench, connection: Any, rows: int) -> None:
+    """Measure the retirement of a partition of an old month beside a writer."""
+    old = datetime(2020, 1, 1, tzinfo=UTC)
+    await connection.execute(
+        "CREATE TABLE payload_standard_202001 PARTITION OF payload_standard "
+        "FOR VALUES FROM ('2020-01-01T00:00:00Z') TO ('2020-02-01T00:00:00Z')"
+    )
+    await connection.execute(
+        "INSERT INTO payload SELECT index, $1, retention, salt, body FROM payload "
+        "WHERE retention = 'standard' LIMIT $2",
+        old,
+        rows,
+        timeout=300,
+    )
+    waits: list[float] = []
+    is_over = asyncio.Event()
+
+    async def write() -> None:
+        while not is_over.is_set():
+            body = orjson.dumps([event(1, bench.draw, subjects=0).to_wire()])
+            began = time.perf_counter()
+            await bench.deliver(body)
+            waits.append((time.perf_counter() - began) * 1e3)
+
+    writer = asyncio.create_task(write())
+    await asyncio.sleep(1)
+    before = max(waits)
+    began = time.perf_counter()
+    await connection.execute(
+        "ALTER TABLE payload_standard DETACH PARTITION payload_standard_202001 CONCURRENTLY"
+    )
+    await connection.execute("DROP TABLE payload_standard_202001")
+    taken = time.perf_counter() - began
+    await asyncio.sleep(0.5)
+    is_over.set()
+    await writer
+    bench.note(f"retire a partition of {rows:,} rows", taken, "s", "<= 1")
+    bench.note("longest write meanwhile", max(waits), "ms", "<= 100")
+    bench.note("longest write in the second before", before, "ms", "")
+
+
 @asynccontextmanager
 async def running(directory: Path) -> AsyncIterator[tuple[Bench, str]]:
     """Start the database, the witness and the service."""
@@ -359,10 +400,11 @@ async def _large(bench: Bench, url: str, rows: int) -> None:
         "(SELECT ingested_at FROM leaf WHERE index = $1 / 4 + 2000) AS b",
         rows,
     )
-    await connection.close()
     await proofs(bench, [row["id"] for row in found])
     times = [span[name].isoformat().replace("+00:00", "Z") for name in ("a", "b")]
     await searches(bench, *times)
+    await retire(bench, connection, rows)
+    await connection.close()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from services.audit.adapters.checkpoints import Checkpointer
 from services.audit.adapters.erasures import Erasures
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader
+from services.audit.adapters.monitor import Monitor
 from services.audit.adapters.policies import Policies
+from services.audit.adapters.reports import ReportFacts
 from services.audit.adapters.retention import Retention
 from services.audit.adapters.sequencer import Sequencer, running
 from services.audit.adapters.subjects import SubjectKeys
@@ -25,6 +27,7 @@ from services.audit.adapters.witness import WitnessClient
 from services.audit.routes import router
 from services.audit.routes_export import router as export_router
 from services.audit.routes_log import router as log_router
+from services.audit.routes_report import router as report_router
 from services.audit.routes_retention import router as retention_router
 from services.audit.settings import AuditSettings
 from services.audit.state import AuditMetrics, AuditState
@@ -45,6 +48,7 @@ def create_app(settings: AuditSettings) -> ServiceApp:
         postgres = platform.postgres
         subjects, reader = SubjectKeys(keys), LogReader(postgres)
         sequencer = Sequencer(postgres, subjects)
+        monitor = Monitor(postgres, platform.events, platform.registry)
         retention = Retention(postgres, sequencer)
         caller = _witness_caller(settings)
         witness = WitnessClient(caller, reader, settings.witness_verifier) if caller else None
@@ -61,12 +65,14 @@ def create_app(settings: AuditSettings) -> ServiceApp:
             erasures=Erasures(postgres, subjects, platform.events),
             retention=retention,
             policies=Policies(postgres, platform.events),
+            facts=ReportFacts(postgres, reader),
             metrics=AuditMetrics(platform.registry),
         )
         platform.health.block("schema", "the schema is not migrated yet")
         async with running(sequencer):
             tasks = {
                 asyncio.create_task(checkpoints.run(), name="checkpoints"),
+                asyncio.create_task(monitor.run(), name="monitor"),
                 asyncio.create_task(retention.run(), name="retention"),
                 asyncio.create_task(_turn_ready(platform), name="readiness"),
             }
@@ -79,7 +85,7 @@ def create_app(settings: AuditSettings) -> ServiceApp:
                 if caller:
                     await caller.close()
 
-    routers = [router, log_router, export_router, retention_router]
+    routers = [router, log_router, export_router, retention_router, report_router]
     return create_service_app("audit", settings, lifespan, routers=routers)
 
 

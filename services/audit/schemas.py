@@ -55,6 +55,16 @@ class ErasureRequest(BaseModel):
     data_subject: Word
 
 
+class ReportQuery(BaseModel):
+    """Query of `GET /v1/audit/reports/compliance`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Annotated[Moment | None, Field(alias="from")] = None
+    until: Annotated[Moment | None, Field(alias="to")] = None
+    format: Literal["json", "html"] | None = None
+
+
 EventClassName = Literal["required", "standard", "sampled"]
 
 

@@ -11,6 +11,7 @@ from services.audit.adapters.erasures import Erasures
 from services.audit.adapters.keys import LogKeys
 from services.audit.adapters.log_reader import LogReader
 from services.audit.adapters.policies import Policies
+from services.audit.adapters.reports import ReportFacts
 from services.audit.adapters.retention import Retention
 from services.audit.adapters.sequencer import Sequencer
 from services.audit.adapters.subjects import SubjectKeys, unsealed
@@ -41,6 +42,7 @@ class AuditState:
     erasures: Erasures
     retention: Retention
     policies: Policies
+    facts: ReportFacts
     metrics: AuditMetrics
 
     async def unsealed(self, item: dict[str, Any]) -> dict[str, Any]:
