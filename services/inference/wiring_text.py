@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from libs.common.errors import UnavailableError
 from libs.common.logging import get_logger
@@ -53,6 +54,7 @@ async def open_texts(
     )
 
     def scheduler_options(model: TextModel) -> SchedulerOptions:
+        publish_gpu(model, metrics)
         reason = f"executors:{model.name}:{model.version}"
 
         def on_health(problem: str | None) -> None:
@@ -86,6 +88,21 @@ async def open_texts(
         with contextlib.suppress(asyncio.CancelledError):
             await loading
         await plane.close()
+
+
+def publish_gpu(model: TextModel, metrics: InferenceMetrics) -> None:
+    """Let each scrape read memory and utilisation of the GPUs that a model runs on."""
+    read: Callable[[], list[dict[str, Any]]] = getattr(model.engine, "gpu_facts", list)
+    for index, fact in enumerate(read()):
+
+        def used(index: int = index) -> float:
+            return float(read()[index]["used_bytes"])
+
+        def busy(index: int = index) -> float:
+            return float(read()[index]["utilisation"] or 0.0)
+
+        metrics.text.gpu_memory.labels(fact["device"]).set_function(used)
+        metrics.text.gpu_busy.labels(fact["device"]).set_function(busy)
 
 
 def v2_state(

@@ -132,6 +132,7 @@ class TextPlane:
             seconds=time.perf_counter() - started,
             ok=bool(good),
             cached=sum(one.cached for one in good),
+            looked_up=len(good) if use_cache and self.cache.is_on else 0,
             queue_s=max((one.queue_s for one in good), default=0.0),
         )
         return outcomes

@@ -53,7 +53,14 @@ class VersionStatistics:
     )
 
     def request(
-        self, *, items: int, seconds: float, ok: bool, cached: int = 0, queue_s: float = 0.0
+        self,
+        *,
+        items: int,
+        seconds: float,
+        ok: bool,
+        cached: int = 0,
+        looked_up: int = 0,
+        queue_s: float = 0.0,
     ) -> None:
         """Count one call; items from the cache are no inferences (as Triton counts)."""
         self.last_inference_ms = time.time_ns() // 1_000_000
@@ -63,6 +70,8 @@ class VersionStatistics:
             self.inference["queue"].add(queue_s)
         if cached:
             self.inference["cache_hit"].add(seconds, cached)
+        if looked_up > cached:
+            self.inference["cache_miss"].add(seconds, looked_up - cached)
 
     def batch(self, size: int, input_s: float, infer_s: float, output_s: float) -> None:
         """Count one execution of the model."""
