@@ -13,6 +13,7 @@ from libs.common.platform import Platform
 from services.guardrails import (
     bedrock_routes,
     moderation_routes,
+    plugin_routes,
     policy_routes,
     presidio_routes,
     protocol_errors,
@@ -27,6 +28,7 @@ from services.guardrails.adapters.inference_v2 import (
     ToxicityValidator,
 )
 from services.guardrails.adapters.local import Detector, LocalValidator
+from services.guardrails.adapters.plugins import PluginRegistry
 from services.guardrails.adapters.postgres_policies import PostgresPolicies
 from services.guardrails.adapters.redis_cache import NoCache, RedisVerdictCache
 from services.guardrails.adapters.secret_file import load_or_make
@@ -44,6 +46,7 @@ from services.guardrails.domain.pii import PiiValidator
 from services.guardrails.domain.ports import Validator, VerdictCache
 from services.guardrails.domain.secrets import SecretsValidator
 from services.guardrails.metrics import GuardMetrics
+from services.guardrails.plugin_service import PluginService
 from services.guardrails.settings import GuardrailsSettings
 from services.guardrails.usage import Usage
 
@@ -59,6 +62,7 @@ class State(TypedDict):
     cache: VerdictCache
     model: GuardModel
     usage: Usage
+    plugins: PluginService
     offload: Callable[..., Awaitable[Any]]
 
 
@@ -123,14 +127,32 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
                 memory_bytes_max=settings.memory_warn_mib << 20,
                 cpu_share_max=settings.cpu_warn_cores,
             )
-            yield State(
-                checker=checker,
-                metrics=metrics,
-                cache=cache,
-                model=model,
-                usage=usage,
-                offload=offload,
+            plugins = PluginService(
+                PluginRegistry(
+                    guard.validators,
+                    settings.plugins_path,
+                    memory_bytes=settings.plugin_memory_mib << 20,
+                    observe=metrics.plugin_failure,
+                    on_disabled=lambda name, version: plugins.disabled(name, version),
+                ),
+                platform.postgres if settings.postgres_url else None,
+                platform.events,
             )
+            following = asyncio.create_task(plugins.follow())
+            try:
+                yield State(
+                    checker=checker,
+                    metrics=metrics,
+                    cache=cache,
+                    model=model,
+                    usage=usage,
+                    plugins=plugins,
+                    offload=offload,
+                )
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                await plugins.registry.close()
 
     return build(
         "guardrails",
@@ -139,6 +161,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
         routers=[
             routes.router,
             policy_routes.router,
+            plugin_routes.router,
             presidio_routes.router,
             moderation_routes.router,
             bedrock_routes.router,

@@ -36,6 +36,18 @@ class GuardrailsSettings(ServiceSettings):
         default=None,
         description="JSON file of a policy body; every tenant's policy is at least as strict.",
     )
+    plugins_path: Path | None = env(
+        "PLUGINS_PATH",
+        default=None,
+        description="Folder of plug-ins, <name>/<version>/manifest.json with the code beside it.",
+    )
+    plugin_memory_mib: int = env(
+        "PLUGIN_MEMORY_MIB",
+        default=256,
+        ge=64,
+        le=65_536,
+        description="Address space of one plug-in process.",
+    )
     pattern_threads: int = env(
         "PATTERN_THREADS",
         default=2,

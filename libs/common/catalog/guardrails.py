@@ -95,6 +95,21 @@ GUARDRAILS = Service(
             lane="admin",
         ),
         Route(
+            "GET",
+            "/v1/guardrails/plugins",
+            "guardrails:read",
+            "List plug-in versions",
+            lane="admin",
+        ),
+        Route(
+            "POST",
+            "/v1/guardrails/plugins/{name}/activate",
+            "guardrails:admin",
+            "Put a plug-in version into service",
+            deadline_ms=30_000,
+            lane="admin",
+        ),
+        Route(
             "POST",
             "/v1/moderations",
             "guardrails:check",

@@ -1,0 +1,219 @@
+"""Plug-ins as validators: found in a folder or among installed packages, swapped by reference.
+
+A version serves only after its own examples passed in its own process. A swap replaces one entry
+of the guard's table; calls that run finish on the old version, which then stops.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path, PurePath
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from libs.common.errors import ConflictError, InvalidInputError, NotFoundError
+from libs.common.logging import get_logger
+from services.guardrails.adapters.plugin_process import PluginFailedError, PluginProcess
+from services.guardrails.domain.document import Document
+from services.guardrails.domain.params import check_names
+from services.guardrails.domain.plugins import PluginManifest, digest_of
+from services.guardrails.domain.policy import ValidatorRule
+from services.guardrails.domain.ports import Validator
+from services.guardrails.domain.verdict import Detection, Status
+
+log = get_logger()
+GROUP = "gatehouse.validators"
+_EXAMPLES_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True)
+class PluginVersion:
+    """A version that could serve."""
+
+    manifest: PluginManifest
+    folder: str
+    digest: str
+
+
+class PluginValidator:
+    """One version behind its process."""
+
+    kind = "plugin"
+    lookahead = 0
+
+    def __init__(
+        self,
+        version: PluginVersion,
+        process: PluginProcess,
+        observe: Callable[[str, str], None] = lambda name, reason: None,
+    ) -> None:
+        manifest = version.manifest
+        self.name = manifest.name
+        self.labels = manifest.labels
+        self.max_span = manifest.max_span
+        self.version = f"{manifest.version}+{version.digest[:8]}"
+        self.process = process
+        self._observe = observe
+
+    def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Accept `options`, which the plug-in gets as its context."""
+        check_names(params, {"options"})
+        return params
+
+    async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
+        """Ask the process; whatever fails there is ERROR here."""
+        texts = [document.text for document in documents]
+        try:
+            return await self.process.check(texts, dict(rule.params), self.version)
+        except PluginFailedError as error:
+            self._observe(self.name, error.reason)
+            return [Detection(status=Status.ERROR, version=self.version)] * len(documents)
+
+
+class PluginRegistry:
+    """Knows the versions on disk and which of them serves; swaps entries of the guard's table."""
+
+    def __init__(
+        self,
+        table: MutableMapping[str, Validator],
+        folder: Path | None,
+        *,
+        memory_bytes: int,
+        observe: Callable[[str, str], None] = lambda name, reason: None,
+        on_disabled: Callable[[str, str], None] = lambda name, version: None,
+    ) -> None:
+        """Serve nothing yet.
+
+        Args:
+            table: validators by name, as the guard reads them.
+            folder: holds `<name>/<version>/manifest.json`; None for installed packages only.
+            memory_bytes: address space of each process.
+            observe: told of failed calls.
+            on_disabled: told of versions that crashed too often.
+        """
+        self._table = table
+        self._folder = folder
+        self._memory = memory_bytes
+        self._observe = observe
+        self._on_disabled = on_disabled
+        self._own: dict[str, PluginValidator] = {}
+        self._lock = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def available(self) -> list[PluginVersion]:
+        """Read what is there; a folder that is no version is left out and logged."""
+        found: list[PluginVersion] = []
+        if self._folder is not None and self._folder.is_dir():
+            for path in sorted(self._folder.glob("*/*/manifest.json")):
+                version = _from_folder(path.parent)
+                if version is not None:
+                    found.append(version)
+        for point in entry_points(group=GROUP):
+            manifest = _from_package(point)
+            if manifest is not None:
+                found.append(manifest)
+        return found
+
+    def serving(self) -> dict[str, PluginValidator]:
+        """Give the serving versions by name."""
+        return dict(self._own)
+
+    async def activate(self, name: str, version: str) -> PluginValidator:
+        """Start a version, run its examples, and put it in place of the one that serves.
+
+        Raises:
+            NotFoundError: no such version.
+            ConflictError: the name belongs to a validator of the service.
+            InvalidInputError: it does not start or fails its own examples; nothing changed.
+        """
+        chosen = next(
+            (
+                item
+                for item in self.available()
+                if item.manifest.name == name and item.manifest.version == version
+            ),
+            None,
+        )
+        if chosen is None:
+            raise NotFoundError("No such plug-in version.")
+        async with self._lock:
+            if name in self._table and name not in self._own:
+                raise ConflictError("A validator of the service has this name.")
+            validator = await self._tested(chosen)
+            before = self._own.get(name)
+            # One assignment each: a check sees the old version or the new one, never none.
+            self._own[name] = validator
+            self._table[name] = validator
+            if before is not None:
+                self._retire(before)
+        return validator
+
+    async def _tested(self, chosen: PluginVersion) -> PluginValidator:
+        manifest = chosen.manifest
+        process = PluginProcess(
+            manifest,
+            chosen.folder,
+            memory_bytes=self._memory,
+            on_disabled=lambda: self._on_disabled(manifest.name, manifest.version),
+        )
+        validator = PluginValidator(chosen, process, self._observe)
+        examples = [*manifest.positives, *manifest.negatives]
+        try:
+            async with asyncio.timeout(_EXAMPLES_WITHIN_S):
+                await process.start()
+                found = await process.check(examples, {}, validator.version)
+        except (PluginFailedError, TimeoutError):
+            await process.close()
+            raise InvalidInputError.field(
+                "/version", "does not start or does not answer its own examples"
+            ) from None
+        is_found = [bool(item.spans or item.scores) for item in found]
+        if is_found != [True] * len(manifest.positives) + [False] * len(manifest.negatives):
+            await process.close()
+            raise InvalidInputError.field("/version", "fails its own examples")
+        return validator
+
+    def _retire(self, validator: PluginValidator) -> None:
+        task = asyncio.ensure_future(validator.process.retire())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Stop every process."""
+        await asyncio.gather(*self._closing, *(own.process.close() for own in self._own.values()))
+
+
+def _from_folder(folder: Path) -> PluginVersion | None:
+    files: dict[PurePath, bytes] = {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    try:
+        manifest = PluginManifest.model_validate(orjson.loads(files[PurePath("manifest.json")]))
+    except (KeyError, orjson.JSONDecodeError, ValidationError):
+        log.warning("not a plug-in version", path=f"{folder.parent.name}/{folder.name}")
+        return None
+    if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
+        log.warning("not a plug-in version", path=f"{folder.parent.name}/{folder.name}")
+        return None
+    return PluginVersion(manifest, str(folder), digest_of(files))
+
+
+def _from_package(point: Any) -> PluginVersion | None:
+    """Read the manifest that an installed package ships beside its module, without importing it."""
+    files = [file for file in point.dist.files or () if file.name == "manifest.json"]
+    for file in files:
+        raw = file.read_binary()
+        try:
+            manifest = PluginManifest.model_validate(orjson.loads(raw))
+        except (orjson.JSONDecodeError, ValidationError):
+            continue
+        if manifest.name == point.name:
+            digest = digest_of({PurePath(item): item.read_binary() for item in point.dist.files})
+            return PluginVersion(manifest, "", digest)
+    log.warning("not a plug-in version", name=point.name)
+    return None
