@@ -18,69 +18,63 @@ _SERIES_WHERE = (
 )
 
 
-def _select(name: str, what: str, group: str, extra: str = "", join: str = "") -> str:
-    """Read hours in the middle of a window and minutes at its edges.
+_PICKED = f"WITH picked AS (SELECT s.* FROM series s WHERE {_SERIES_WHERE}) "
+
+
+def _window_rows(name: str, extra: str = "") -> str:
+    """Rows `r` of picked series `p`: hours in the middle of a window, minutes at its edges.
 
     Each series is looked up by the primary key of its rows: the planner cannot know how few series
     a filter leaves, and would read every row of the period instead.
     """
-    picked = f"WITH picked AS (SELECT s.* FROM series s WHERE {_SERIES_WHERE}) "
-    source = (
+    return (
+        f"FROM picked p CROSS JOIN LATERAL ("
         f"SELECT * FROM {name}_hours WHERE period >= $2 AND period < $3 "
         f"AND series_id = p.id{extra} UNION ALL "
         f"SELECT * FROM {name}_minutes WHERE (period >= $1 AND period < $2 "
-        f"OR period >= $3 AND period < $4) AND series_id = p.id{extra}"
+        f"OR period >= $3 AND period < $4) AND series_id = p.id{extra}) r"
     )
+
+
+def _step_rows(name: str, extra: str = "") -> str:
+    """Rows `r` of picked series `p` from $2 to $3, of `{table}`; `_POINT` cuts them into steps."""
     return (
-        f"{picked}SELECT {what} FROM picked p CROSS JOIN LATERAL ({source}) r {join} "
-        f"GROUP BY {group}"
+        f"FROM picked p CROSS JOIN LATERAL (SELECT * FROM {name}_{{table}} "
+        f"WHERE period >= $2 AND period < $3 AND series_id = p.id{extra}) r"
+    )
+
+
+def _added_buckets(key: str, rows: str) -> str:
+    """Add histograms per key.
+
+    Both arrays are unpacked side by side in the list of columns, which takes a third of the time
+    of a lateral join with unnest (7 against 20 ms for a day).
+    """
+    return (
+        f"{_PICKED}SELECT key, metric, value, sum(n)::bigint AS n FROM (SELECT {key} AS key, "
+        f"r.metric, unnest(r.buckets) AS value, unnest(r.counts) AS n {rows}) unpacked "
+        "GROUP BY key, metric, value"
     )
 
 
 _SUM_OF = ", ".join(f"sum(r.{name}) AS {name}" for name in ADDITIVE)
-_READ_SUMS = _select(
-    "rollup",
-    f"p.*, {_SUM_OF}, min(r.latency_min) AS latency_min, max(r.latency_max) AS latency_max",
-    "p.id, p.tenant, p.kind, p.model, p.version, p.release, p.arm, p.route",
+_BOUNDS = "min(r.latency_min) AS latency_min, max(r.latency_max) AS latency_max"
+_OF_METRICS = " AND metric = ANY($11)"
+_POINT = "date_bin($4, r.period, $1)"
+_READ_SUMS = (
+    f"{_PICKED}SELECT p.*, {_SUM_OF}, {_BOUNDS} {_window_rows('rollup')} "
+    "GROUP BY p.id, p.tenant, p.kind, p.model, p.version, p.release, p.arm, p.route"
 )
-_READ_BUCKETS = _select(
-    "histogram",
-    "p.id, r.metric, b.value, sum(b.n)::bigint AS n",
-    "p.id, r.metric, b.value",
-    " AND metric = ANY($11)",
-    "CROSS JOIN LATERAL unnest(r.buckets, r.counts) AS b (value, n)",
+_READ_BUCKETS = _added_buckets("p.id", _window_rows("histogram", _OF_METRICS))
+_READ_CATEGORIES = (
+    f"{_PICKED}SELECT p.id AS key, r.metric, r.value, sum(r.n)::bigint AS n "
+    f"{_window_rows('category')} GROUP BY p.id, r.metric, r.value"
 )
-_READ_CATEGORIES = _select(
-    "category", "p.id, r.metric, r.value, sum(r.n)::bigint AS n", "p.id, r.metric, r.value"
+_READ_COUNT = f"{_PICKED}SELECT coalesce(sum(r.n), 0)::bigint {_window_rows('rollup')}"
+_POINT_SUMS = (
+    f"{_PICKED}SELECT {_POINT} AS point, {_SUM_OF}, {_BOUNDS} {_step_rows('rollup')} GROUP BY point"
 )
-
-
-def _select_points(name: str, what: str, group: str, extra: str = "", join: str = "") -> str:
-    """Read `{table}` in steps: $2 to $3, cut into bins of $4 that start at $1."""
-    source = (
-        f"SELECT * FROM {name}_{{table}} WHERE period >= $2 AND period < $3 AND series_id = p.id"
-    )
-    return (
-        f"WITH picked AS (SELECT s.* FROM series s WHERE {_SERIES_WHERE}) "
-        f"SELECT date_bin($4, r.period, $1) AS point{what} FROM picked p "
-        f"CROSS JOIN LATERAL ({source}{extra}) r {join} GROUP BY {group}"
-    )
-
-
-_POINT_SUMS = _select_points(
-    "rollup",
-    f", {_SUM_OF}, min(r.latency_min) AS latency_min, max(r.latency_max) AS latency_max",
-    "point",
-)
-_POINT_BUCKETS = _select_points(
-    "histogram",
-    ", r.metric, b.value, sum(b.n)::bigint AS n",
-    "point, r.metric, b.value",
-    " AND metric = ANY($11)",
-    "CROSS JOIN LATERAL unnest(r.buckets, r.counts) AS b (value, n)",
-)
-
-
+_POINT_BUCKETS = _added_buckets(_POINT, _step_rows("histogram", _OF_METRICS))
 _REVISION = (
     "WITH picked AS (SELECT id FROM series WHERE tenant = $5 AND (kind = 'verdict' "
     "OR kind = 'prediction' AND ($6::text IS NULL OR model = $6) "
@@ -116,9 +110,9 @@ class RollupStore:
             categories = await connection.fetch(_READ_CATEGORIES, *args)
         found = {row["id"]: _figures_of(row) for row in rows}
         for row in buckets:
-            found[row["id"]].histograms.setdefault(row["metric"], {})[row["value"]] = row["n"]
+            found[row["key"]].histograms.setdefault(row["metric"], {})[row["value"]] = row["n"]
         for row in categories:
-            found[row["id"]].categories.setdefault(row["metric"], {})[row["value"]] = row["n"]
+            found[row["key"]].categories.setdefault(row["metric"], {})[row["value"]] = row["n"]
         return list(found.values())
 
     async def revision(
@@ -156,7 +150,7 @@ class RollupStore:
             )
         found = {row["point"]: Aggregate(sums=_sums_of(row)) for row in rows}
         for row in buckets:
-            histogram = found[row["point"]].histograms.setdefault(row["metric"], {})
+            histogram = found[row["key"]].histograms.setdefault(row["metric"], {})
             histogram[row["value"]] = row["n"]
         return found
 
@@ -170,12 +164,11 @@ class RollupStore:
     async def predictions_in(self, tenant: str, window: Window) -> int:
         """Count a tenant's predictions in a window of any length."""
         cut = window.split()
-        sql = _select("rollup", "p.kind, sum(r.n)::bigint AS n", "p.kind")
-        row = await self._postgres.fetchrow(
-            sql, cut.start, cut.hours_start, cut.hours_end, cut.end,
+        found = await self._postgres.fetchval(
+            _READ_COUNT, cut.start, cut.hours_start, cut.hours_end, cut.end,
             tenant, "prediction", None, None, None, None,
         )  # fmt: skip
-        return int(row["n"]) if row else 0
+        return int(found)
 
     async def watermark(self) -> Watermark:
         """Say how far the roll-ups follow the log."""
