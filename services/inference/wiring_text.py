@@ -15,6 +15,7 @@ from services.inference.adapters.repository import ModelRepository
 from services.inference.dataplane import DataPlane
 from services.inference.domain.batching import Limits
 from services.inference.domain.lifecycle import VersionState
+from services.inference.domain.tensors import RemoteModel
 from services.inference.domain.text import TextModel
 from services.inference.execution.plane import PlaneOptions, TextPlane
 from services.inference.execution.scheduler import SchedulerOptions
@@ -88,6 +89,11 @@ async def open_texts(
         with contextlib.suppress(asyncio.CancelledError):
             await loading
         await plane.close()
+        for name in repository.ready_names:
+            model = repository.serving(name)
+            if isinstance(model, RemoteModel):
+                model.close()
+        await asyncio.sleep(0)  # lets the connections close on this loop
 
 
 def publish_gpu(model: TextModel, metrics: InferenceMetrics) -> None:

@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
+from libs.common.errors import ServiceError
 from libs.common.manifest import Manifest, ManifestError
 from services.inference.adapters.onnx_tensor_engine import OnnxTensorEngine
+from services.inference.adapters.remote_engine import (
+    RemoteMismatchError,
+    RemoteTensorEngine,
+    prove_remote,
+)
 from services.inference.adapters.tabular import TABULAR_TASKS, load_tabular, run_golden_cases
 from services.inference.adapters.text_loading import TEXT_TASKS, load_text, prove_text
 from services.inference.domain.model import LoadedModel, TabularModel
-from services.inference.domain.tensors import DATATYPES, TensorModel
+from services.inference.domain.tensors import DATATYPES, RemoteModel, TensorModel
 from services.inference.domain.text import TextModel
 
 
@@ -48,6 +54,11 @@ def load_model(directory: Path, manifest: Manifest, options: LoadOptions) -> Loa
         )
     if manifest.task in TEXT_TASKS:
         return load_text(directory, manifest, executors=options.text_executors)
+    if manifest.task == "generic" and manifest.engine == "remote":
+        try:
+            return RemoteModel(manifest, RemoteTensorEngine(manifest))
+        except ValueError as error:
+            raise ManifestError(f"{manifest.name}: {error}") from None
     if manifest.task == "generic" and manifest.engine == "onnx":
         return _load_generic(directory, manifest)
     raise ManifestError(f"models of task {manifest.task} on {manifest.engine} are not served yet")
@@ -65,6 +76,11 @@ def prove(model: LoadedModel) -> None:
         prove_text(model)
     elif isinstance(model, TensorModel):
         _prove_generic(model)
+    elif isinstance(model, RemoteModel):
+        try:
+            prove_remote(model.manifest)
+        except (RemoteMismatchError, ServiceError) as error:
+            raise ManifestError(f"{model.name}: {error}") from None
 
 
 def _load_generic(directory: Path, manifest: Manifest) -> TensorModel:

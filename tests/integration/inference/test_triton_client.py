@@ -9,6 +9,8 @@ import httpx2
 import numpy as np
 import pytest
 
+from libs.common.manifest import Manifest, ManifestError
+from services.inference.adapters.loading import LoadOptions, load_model, prove
 from tests.integration.inference.conftest import running
 from tests.support.text_models import (
     GUARD_LABELS,
@@ -248,3 +250,16 @@ def test_a_raw_binary_request_is_one_text(url: str):
     start = size + sizes[0]
     (length,) = struct.unpack_from("<I", answer.content, start)
     assert answer.content[start + 4 : start + 4 + length] == b"negative"
+
+
+def test_a_remote_version_answers_as_the_server_it_names(url: str, tmp_path: Path):
+    folder = build_simple_version(tmp_path)
+    document = json.loads((folder / "manifest.json").read_text())
+    document |= {"name": "near", "engine": "remote", "files": []}
+    document["parameters"] = {"url": f"http://{url}", "model": "simple"}
+    manifest = Manifest.model_validate(document)
+    model = load_model(folder, manifest, LoadOptions())
+    prove(model)
+    document["golden_cases"][0]["outputs"]["OUTPUT1"] = [[9] * 16]
+    with pytest.raises(ManifestError, match="golden case 0"):
+        prove(load_model(folder, Manifest.model_validate(document), LoadOptions()))

@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import orjson
 
 from libs.common.errors import PayloadTooLargeError
-from services.inference.domain.tensors import DATATYPES, Tensor
+from services.inference.domain.tensors import DATATYPES, Tensor, bytes_array, encode_tensor
 from services.inference.routes.v2.errors import V2BadRequestError
 from services.inference.routes.v2.tensors import (
     element_count,
     from_binary,
     from_json,
-    to_binary,
     to_json,
 )
 
@@ -158,7 +156,7 @@ def raw_request(body: memoryview, name: str, datatype: str, shape: Sequence[int]
         name, datatype, shape: of the model's input; -1 marks a variable dimension, at most one.
     """
     if datatype == "BYTES":
-        value = _single_text(bytes(body))
+        value = bytes_array([bytes(body)], [1])
         return InferRequest({name: Input(name, datatype, value)}, all_binary=True)
     if shape.count(-1) > 1:
         raise V2BadRequestError("a raw request needs a model with at most one variable dimension")
@@ -191,7 +189,7 @@ def encode_response(
             "shape": list(output.value.shape),
         }
         if modes.get(output.name, request.all_binary):
-            raw = to_binary(output.datatype, output.value)
+            raw = encode_tensor(output.datatype, output.value)
             entry["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)
         else:
@@ -280,9 +278,3 @@ def _flag(parameters: Mapping[str, Any], key: str, where: str) -> bool:
     if not isinstance(value, bool):
         raise V2BadRequestError(f"{where}: {key} must be true or false")
     return value
-
-
-def _single_text(raw: bytes) -> Tensor:
-    array = np.empty(1, dtype=np.object_)
-    array[0] = raw
-    return array

@@ -13,7 +13,7 @@ from libs.common.manifest import TensorSpec
 from services.inference.dataplane import DataPlane
 from services.inference.domain.batching import BULK, DEFAULT, URGENT
 from services.inference.domain.model import LoadedModel, TabularModel
-from services.inference.domain.tensors import DATATYPES, Tensor, TensorModel
+from services.inference.domain.tensors import DATATYPES, RemoteModel, Tensor, TensorModel
 from services.inference.domain.text import TextAnswer, TextModel
 from services.inference.errors import InferenceFailedError, OverloadedError
 from services.inference.metrics import InferenceMetrics
@@ -112,8 +112,11 @@ class V2Serving:
         try:
             if isinstance(model, TabularModel):
                 values = await self._rows(model, request.inputs)
+            elif isinstance(model, RemoteModel):
+                inputs = {name: one.value for name, one in request.inputs.items()}
+                values = await model.engine.infer(inputs)
             else:
-                assert isinstance(model, TensorModel), "the repository loads three kinds"
+                assert isinstance(model, TensorModel), "the repository loads four kinds"
                 values = await self._tensors(model, request.inputs)
             ok = True
         finally:

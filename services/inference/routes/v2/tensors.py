@@ -5,13 +5,12 @@ one byte; a BYTES element is its length as u32 and then its bytes.
 """
 
 import math
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from services.inference.domain.tensors import DATATYPES, Tensor
+from services.inference.domain.tensors import DATATYPES, Tensor, bytes_array, decode_tensor
 from services.inference.routes.v2.errors import V2BadRequestError
 
 # Elements of one tensor at most: 32 MiB of BOOL; checked before anything is allocated.
@@ -51,7 +50,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: object) -> T
         )
     _check_elements(name, datatype, flat)
     if datatype == "BYTES":
-        return _bytes_array([_encoded(name, value) for value in flat], shape)
+        return bytes_array([_encoded(name, value) for value in flat], shape)
     try:
         return np.array(flat, dtype=DATATYPES[datatype]).reshape(shape)
     except (OverflowError, ValueError):
@@ -64,18 +63,10 @@ def from_binary(name: str, datatype: str, shape: Sequence[int], raw: memoryview)
     Raises:
         V2BadRequestError: the size is not elements times width, or a BYTES length is wrong.
     """
-    count = int(math.prod(shape))
-    if datatype == "BYTES":
-        return _bytes_array(_split_bytes(name, raw, count), shape)
-    dtype = DATATYPES[datatype]
-    if len(raw) != count * dtype.itemsize:
-        raise V2BadRequestError(
-            f"input '{name}': {len(raw)} bytes, shape {list(shape)} of {datatype} needs "
-            f"{count * dtype.itemsize}"
-        )
-    if datatype == "BOOL":
-        return np.frombuffer(raw, dtype=np.uint8).astype(np.bool_).reshape(shape)
-    return np.frombuffer(raw, dtype=dtype).reshape(shape)
+    try:
+        return decode_tensor(datatype, shape, raw)
+    except ValueError as error:
+        raise V2BadRequestError(f"input '{name}': {error}") from None
 
 
 def to_json(name: str, datatype: str, value: Tensor) -> list[Any]:
@@ -99,13 +90,6 @@ def to_json(name: str, datatype: str, value: Tensor) -> list[Any]:
         )
     flat: list[Any] = value.ravel().tolist()
     return flat
-
-
-def to_binary(datatype: str, value: Tensor) -> bytes:
-    """Give raw bytes."""
-    if datatype == "BYTES":
-        return b"".join(struct.pack("<I", len(element)) + element for element in value.ravel())
-    return np.ascontiguousarray(value, dtype=DATATYPES[datatype]).tobytes()
 
 
 def _flatten(name: str, data: list[Any]) -> list[Any]:
@@ -138,26 +122,3 @@ def _encoded(name: str, text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError:
         raise V2BadRequestError(f"input '{name}': a text is not valid UTF-8") from None
-
-
-def _split_bytes(name: str, raw: memoryview, count: int) -> list[bytes]:
-    parts: list[bytes] = []
-    at, size = 0, len(raw)
-    while len(parts) < count:
-        if at + 4 > size:
-            raise V2BadRequestError(f"input '{name}': fewer BYTES elements than its shape says")
-        (length,) = struct.unpack_from("<I", raw, at)
-        at += 4
-        if at + length > size:
-            raise V2BadRequestError(f"input '{name}': a BYTES element is longer than the tensor")
-        parts.append(bytes(raw[at : at + length]))
-        at += length
-    if at != size:
-        raise V2BadRequestError(f"input '{name}': more bytes than its shape says")
-    return parts
-
-
-def _bytes_array(parts: Sequence[bytes], shape: Sequence[int]) -> Tensor:
-    array = np.empty(len(parts), dtype=np.object_)
-    array[:] = parts
-    return array.reshape(shape)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from libs.common.errors import PayloadTooLargeError
 from services.inference.domain.tensors import DATATYPES
+from services.inference.domain.tensors import encode_tensor as to_binary
 from services.inference.routes.v2 import messages
 from services.inference.routes.v2.errors import V2BadRequestError
 from services.inference.routes.v2.messages import (
@@ -25,7 +26,7 @@ from services.inference.routes.v2.messages import (
     encode_response,
     raw_request,
 )
-from services.inference.routes.v2.tensors import from_binary, from_json, to_binary, to_json
+from services.inference.routes.v2.tensors import from_binary, from_json, to_json
 
 
 def _body(document: dict[str, Any], *binary: bytes) -> tuple[bytes, str]:
