@@ -37,6 +37,7 @@ from services.gateway.adapters.sessions import Sessions
 from services.gateway.adapters.tenant_directory import TenantDirectory
 from services.gateway.adapters.token_desk import TokenDesk
 from services.gateway.adapters.token_keys import TokenKeys
+from services.gateway.adapters.websocket import WebSocketProxy
 from services.gateway.domain.endpoints import EndpointList
 from services.gateway.domain.traffic import TrafficWindow
 from services.gateway.routes import admin, console, keys, site, tokens
@@ -74,11 +75,10 @@ class GatewayApp(ServiceApp):
         """Serve one ASGI scope; the lifespan opens the edge before the first request."""
         if scope["type"] == "lifespan":
             await self.fastapi(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
         elif self.edge is None:
             raise RuntimeError("the gateway's lifespan has not run")
+        elif scope["type"] == "websocket":
+            await self.edge.websocket(scope, receive, send)
         else:
             await self.edge(scope, receive, send)
 
@@ -152,6 +152,7 @@ async def _opened(
         tenants,
     )
     upstreams = _upstreams(platform, settings)
+    websockets = WebSocketProxy(platform.health)
     monitor = Monitor(platform.clients, platform.health)
     traffic = {name: TrafficWindow() for name in (ALL, *SERVICES)}
     routes = [(name, route) for name, entry in SERVICES.items() for route in entry.routes]
@@ -168,6 +169,7 @@ async def _opened(
         tenants,
         Guard(platform.client("guardrails"), platform.registry),
         idempotency,
+        websockets,
     )
     platform.health.block("schema", "the schema is not migrated yet")
     if settings.ready_file:
@@ -200,6 +202,7 @@ async def _opened(
         await asyncio.gather(*tasks, return_exceptions=True)
         for upstream in upstreams.values():
             upstream.close()
+        await websockets.close()
         await identity.fetcher.close()
         if ip_limiter:
             await ip_limiter.close()

@@ -34,6 +34,7 @@ from services.gateway.adapters.idempotency import IdempotentAnswers, parse_key
 from services.gateway.adapters.own_answer import Captured
 from services.gateway.adapters.proxy import Upstream
 from services.gateway.adapters.tenant_directory import TenantDirectory
+from services.gateway.adapters.websocket import WebSocketProxy, check_origin
 from services.gateway.domain.address import client_address, network_of
 from services.gateway.domain.cors import Cors
 from services.gateway.domain.endpoints import EndpointList
@@ -68,6 +69,7 @@ class Edge:
         tenants: TenantDirectory,
         guard: Guard,
         idempotency: IdempotentAnswers,
+        websockets: WebSocketProxy,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -82,6 +84,8 @@ class Edge:
         self._guard = guard
         self._idempotency = idempotency
         self._cors = Cors(settings.cors_origins)
+        self._websockets = websockets
+        self._allowed_origins = frozenset(settings.cors_origins)
         self._trusted = [ip_network(cidr, strict=False) for cidr in settings.trusted_cidrs]
         self._networks: dict[str, tuple[str, bool]] = {}
 
@@ -95,6 +99,57 @@ class Edge:
             await self._answer(exchange)
         finally:
             self._account(exchange, time.perf_counter() - started)
+
+    async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket; who is refused gets an HTTP answer to the handshake."""
+
+        async def refuse(message: Any) -> None:
+            await send({**message, "type": f"websocket.{message['type']}"})
+
+        started = time.perf_counter()
+        await receive()  # websocket.connect
+        exchange = Exchange({**scope, "method": "WS"}, receive, refuse)
+        self._metrics.active.inc()
+        self._identify(exchange)
+        try:
+            upstream = await self._admit_websocket(exchange)
+            try:
+                await self._websockets.serve(exchange, upstream, receive, send)
+            finally:
+                self._admission.leave(exchange.credential)
+            exchange.status = 101
+        except ServiceError as error:
+            await exchange.refuse(error)
+        except Exception:
+            log.exception("unhandled error", route=exchange.template)
+            if not exchange.started:
+                await exchange.refuse(InternalError("Something went wrong on our side."))
+        finally:
+            self._account(exchange, time.perf_counter() - started)
+
+    async def _admit_websocket(self, exchange: Exchange) -> Upstream:
+        exchange.check_fields()
+        exchange.path = self._checked_path(exchange)
+        match = self._table.match("WS", exchange.path)
+        exchange.route = match.route if match else None
+        if match:
+            exchange.template, exchange.service = match.route.path, match.service
+        check_origin(exchange, self._allowed_origins)
+        await self._admission.admit(exchange, exchange.route)
+        if match is None:
+            raise self._no_route(exchange)
+        if self._health.is_draining:
+            raise UnavailableError("This process is stopping.", code="draining")
+        self._admission.enter(exchange.credential)
+        return self._upstreams[match.service]
+
+    @staticmethod
+    def _checked_path(exchange: Exchange) -> str:
+        raw_path: bytes = exchange.scope["raw_path"].partition(b"?")[0]
+        problem = path_problem(raw_path)
+        if problem:
+            raise BadRequestError(f"The path holds {problem}.", code="invalid_path")
+        return raw_path.decode("ascii")
 
     async def _answer(self, exchange: Exchange) -> None:
         """Serve, and turn what goes wrong into a problem while that is still possible."""
@@ -130,11 +185,7 @@ class Edge:
 
     async def _serve(self, exchange: Exchange) -> None:
         exchange.check_fields()
-        raw_path: bytes = exchange.scope["raw_path"].partition(b"?")[0]
-        problem = path_problem(raw_path)
-        if problem:
-            raise BadRequestError(f"The path holds {problem}.", code="invalid_path")
-        exchange.path = raw_path.decode("ascii")
+        exchange.path = self._checked_path(exchange)
         origin = exchange.fields.get(b"origin")
         if origin is not None:
             exchange.extra_headers = self._cors.headers(origin)
@@ -354,7 +405,7 @@ def _describe(exchange: Exchange, span: trace.Span, method: str) -> None:
         mark_failed(span, str(exchange.status))
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WS"})
 # Polled all day: counted, but neither logged nor shown as traffic.
 _QUIET = frozenset({"/livez", "/readyz", "/ready", "/health", "/metrics", "/console/events"})
 

@@ -9,6 +9,7 @@ from opentelemetry.trace import Span
 from libs.common.catalog import Route
 from libs.common.context import RequestContext
 from libs.common.errors import BadRequestError, PayloadTooLargeError, ServiceError
+from libs.common.feast_errors import feast_error_body
 from libs.common.problems import PROBLEM_JSON, problem_body
 from libs.common.telemetry import get_telemetry
 from services.gateway.adapters.server_protocol import LATE
@@ -239,4 +240,6 @@ def render_error(error: ServiceError, instance: str, shape: str) -> tuple[bytes,
             }
         }
         return orjson.dumps(document), b"application/json"
+    if shape == "feast":
+        return feast_error_body(error), b"application/json"
     return orjson.dumps(problem_body(error, instance)), PROBLEM_JSON.encode()

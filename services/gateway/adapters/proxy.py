@@ -60,6 +60,7 @@ class Upstream:
         forwarded_hops: int,
     ) -> None:
         self.service = service
+        self.base_url = base_url.rstrip("/")
         self.pool = Pool(base_url)
         self._signer = signer
         self.gate = gate
@@ -270,19 +271,23 @@ class Upstream:
             f"traceparent: {traceparent or context.traceparent}\r\n"
         ).encode("latin-1")
         lines.append(b"x-forwarded-host: " + fields.get(b"host", b""))
-        if self._signer:
-            lines.append(_IDENTITY_NAME + b": " + self._identity(self._signer, exchange).encode())
+        identity = self.identity(exchange)
+        if identity:
+            lines.append(_IDENTITY_NAME + b": " + identity.encode())
         head = own + b"\r\n".join(lines) + b"\r\n\r\n"
         # Every value came out of a parser that refuses line breaks; this is the second lock.
         if head.count(b"\n") != len(lines) + 9 or head.count(b"\r") != len(lines) + 9:
             raise InternalError("A header value holds a line break.")
         return head
 
-    def _identity(self, signer: Signer, exchange: Exchange) -> str:
+    def identity(self, exchange: Exchange) -> str:
+        """Give the signed identity of the caller for this service; empty in open mode."""
+        if self._signer is None:
+            return ""
         caller = exchange.context.caller
         if caller is None:
-            return signer.header(self.service, principal="anonymous")
-        return signer.header(
+            return self._signer.header(self.service, principal="anonymous")
+        return self._signer.header(
             self.service, tenant=caller.tenant, principal=caller.principal, scopes=caller.scopes
         )
 

@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 import pytest
 
-from tests.support.fake_upstream import Received, echo, reply
+from tests.support.fake_upstream import Answer, Received, echo, reply
 from tests.support.gateway import RunningGateway, eventually, running_gateway
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ async def erasing(request: Received, writer: asyncio.StreamWriter) -> None:
 async def gateway(
     state_dir: Path, clean_postgres: str, redis_url: str
 ) -> AsyncIterator[RunningGateway]:
-    answers = dict.fromkeys(("features", "audit", "inference"), erasing)
+    answers: dict[str, Answer] = dict.fromkeys(("features", "audit", "inference"), erasing)
     async with running_gateway(
         state_dir,
         clean_postgres,
@@ -105,11 +105,11 @@ async def test_the_quota_of_a_tenant_is_shared_by_its_keys(
 
 
 async def test_rotation_keeps_two_live_keys_and_no_third(gateway: RunningGateway) -> None:
-    old = await gateway.make_key(scopes=["models:read"], limits={"requests_max": 50})
+    old = await gateway.make_key(scopes=["models:read"], limits={"requests_max": 5_000})
     path = f"/v1/auth/keys/{old.split('_')[1]}/rotate"
     status, made, _ = await gateway.call("POST", path, json={"overlap_s": 2})
     assert status == 201
-    assert made["limits"]["requests_max"] == 50
+    assert made["limits"]["requests_max"] == 5_000
     new = made["key"]
     _, before, _ = await gateway.call("GET", "/v1/auth/keys")
     rows = {row["key_id"]: row for row in before["items"]}
@@ -149,7 +149,10 @@ async def test_nobody_grants_what_they_do_not_hold_or_edits_their_own_roles(
     assert (await gateway.call("POST", "/v1/admin/users", json=person))[0] == 409
     form = {"grant_type": "password", "username": "ada", "password": PASSWORD}
     _, tokens, _ = await gateway.call("POST", "/v1/auth/token", key=None, data=form)
-    bearer = {"headers": {"Authorization": f"Bearer {tokens['access_token']}"}, "key": None}
+    bearer: dict[str, Any] = {
+        "headers": {"Authorization": f"Bearer {tokens['access_token']}"},
+        "key": None,
+    }
     own = {"roles": ["boss", "ops"]}
     assert (await gateway.call("PUT", "/v1/admin/users/ada", json=own, **bearer))[0] == 422
     more = {"scopes": ["tenants:admin"], "generation": 1}
@@ -211,7 +214,7 @@ async def test_an_erasure_runs_its_steps_and_shows_what_is_missing(
         return {step["step"]: step["state"] for step in shown["steps"]}
 
     async def is_worked() -> bool:
-        return (await state())["audit"] == "done"
+        return bool((await state())["audit"] == "done")
 
     await eventually(is_worked)
     steps = await state()
