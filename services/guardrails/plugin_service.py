@@ -1,12 +1,18 @@
 """Keeps the serving plug-in versions as the database has them, in every process."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
-from libs.common.errors import ServiceError, UnavailableError
-from libs.common.events.envelope import EventEmitter, event_for_request
+from libs.common.errors import NotFoundError, ServiceError, UnavailableError
+from libs.common.events.envelope import Event, EventEmitter, event_for_request
+from libs.common.ids import uuid7
 from libs.common.logging import get_logger
 from libs.common.postgres import Postgres
+from libs.common.rollouts import Decision, Plan
 from services.guardrails.adapters.plugins import PluginRegistry, PluginValidator
+from services.guardrails.domain.ports import Validator
+from services.guardrails.domain.trial import Trial
 
 log = get_logger()
 _SYNC_EVERY_S = 5.0
@@ -38,13 +44,7 @@ class PluginService:
             ServiceError: as `PluginRegistry.activate`, or the database is down; nothing changed.
         """
         validator = await self.registry.activate(name, version)
-        if self._postgres is not None:
-            await self._postgres.execute(
-                "INSERT INTO plugins (name, version) VALUES ($1, $2) "
-                "ON CONFLICT (name) DO UPDATE SET version = $2, activated_at = now()",
-                name,
-                version,
-            )
+        await self._remember(name, version)
         return validator
 
     async def follow(self) -> None:
@@ -62,6 +62,8 @@ class PluginService:
         except UnavailableError:
             return
         for row in rows:
+            if row["name"] in self.registry.trials():
+                continue
             own = self.registry.serving().get(row["name"])
             wanted = (row["name"], row["version"])
             if own is not None and own.version.startswith(f"{row['version']}+"):
@@ -74,19 +76,96 @@ class PluginService:
                 self._refused.add(wanted)
                 log.error("plug-in not started", validator=row["name"], code=error.problem_code)
 
-    def disabled(self, name: str, version: str) -> None:
-        """Record that a version crashed too often."""
-        event = event_for_request(
-            "validator.changed",
-            "guardrails",
-            "required",
-            {
-                "what": "disabled",
-                "validator": name,
-                "version": version,
-                "reason": "three crashes within a minute",
-            },
-        )
-        task = asyncio.ensure_future(self._events.emit(event))
+    async def try_out(self, name: str, version: str, plan: Plan) -> Trial:
+        """Start a trial; its end is recorded whoever ends it.
+
+        Raises:
+            ServiceError: as `PluginRegistry.try_out`.
+        """
+        trial_id = uuid7()
+
+        def make(stable: Validator, candidate: Validator) -> Trial:
+            return Trial(trial_id, plan, stable, candidate, on_verdict=self._decided)
+
+        trial = await self.registry.try_out(name, version, make)
+        self._tell(_changed(trial, "started", {}))
+        return trial
+
+    async def finish(self, name: str, *, promote: bool, by: str) -> Trial:
+        """End a trial by hand.
+
+        Raises:
+            NotFoundError: no trial of this validator runs.
+            ServiceError: the database is down; the trial goes on.
+        """
+        trial = self.registry.trials().get(name)
+        if trial is None:
+            raise NotFoundError("No trial of this plug-in runs.")
+        if promote:
+            await self._remember(name, trial.candidate.version.partition("+")[0])
+        self.registry.finish(name, promote=promote)
+        self._tell(_changed(trial, "promoted" if promote else "rolled_back", {"by": by}))
+        return trial
+
+    def _decided(self, trial: Trial, decision: Decision) -> None:
+        """Act on the judge's verdict; routing has changed already."""
+        evidence = {signal.value: round(value, 3) for signal, value in decision.evidence.items()}
+        reason = decision.signal.value if decision.signal else None
+        fields = {"evidence": evidence, "reason": reason}
+        self._tell(_changed(trial, decision.verdict.value, fields))
+        if trial.ended == "rolled_back":
+            self.registry.finish(trial.name, promote=False)
+        elif trial.ended == "promoted":
+            self._run(self._promote(trial))
+
+    async def _promote(self, trial: Trial) -> None:
+        try:
+            await self._remember(trial.name, trial.candidate.version.partition("+")[0])
+        except ServiceError as error:
+            log.error("promotion not remembered", validator=trial.name, code=error.problem_code)
+        self.registry.finish(trial.name, promote=True)
+
+    async def _remember(self, name: str, version: str) -> None:
+        if self._postgres is not None:
+            await self._postgres.execute(
+                "INSERT INTO plugins (name, version) VALUES ($1, $2) "
+                "ON CONFLICT (name) DO UPDATE SET version = $2, activated_at = now()",
+                name,
+                version,
+            )
+
+    def _tell(self, event: Event) -> None:
+        self._run(self._events.emit(event))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+
+    def disabled(self, name: str, version: str) -> None:
+        """Record that a version crashed too often."""
+        self._tell(
+            event_for_request(
+                "validator.changed",
+                "guardrails",
+                "required",
+                {
+                    "what": "disabled",
+                    "validator": name,
+                    "version": version,
+                    "reason": "three crashes within a minute",
+                },
+            )
+        )
+
+
+def _changed(trial: Trial, what: str, fields: dict[str, Any]) -> Event:
+    data = {
+        "what": what,
+        "rollout": trial.id,
+        "model": trial.name,
+        "step": trial.stage,
+        "from": trial.stable.version,
+        "to": trial.candidate.version,
+    }
+    return event_for_request("rollout.changed", "guardrails", "required", {**data, **fields})

@@ -111,6 +111,28 @@ GUARDRAILS = Service(
         ),
         Route(
             "POST",
+            "/v1/guardrails/plugins/{name}/trial",
+            "guardrails:admin",
+            "Try a version: shadow, canary or A/B",
+            deadline_ms=30_000,
+            lane="admin",
+        ),
+        Route(
+            "GET",
+            "/v1/guardrails/plugins/{name}/trial",
+            "guardrails:read",
+            "Read the trial of a plug-in",
+            lane="admin",
+        ),
+        Route(
+            "POST",
+            "/v1/guardrails/plugins/{name}/trial/end",
+            "guardrails:admin",
+            "Promote the candidate or take it back",
+            lane="admin",
+        ),
+        Route(
+            "POST",
             "/v1/moderations",
             "guardrails:check",
             "OpenAI moderation",

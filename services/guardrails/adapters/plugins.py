@@ -22,6 +22,7 @@ from services.guardrails.domain.params import check_names
 from services.guardrails.domain.plugins import PluginManifest, digest_of
 from services.guardrails.domain.policy import ValidatorRule
 from services.guardrails.domain.ports import Validator
+from services.guardrails.domain.trial import Trial
 from services.guardrails.domain.verdict import Detection, Status
 
 log = get_logger()
@@ -100,6 +101,8 @@ class PluginRegistry:
         self._observe = observe
         self._on_disabled = on_disabled
         self._own: dict[str, PluginValidator] = {}
+        self._trials: dict[str, Trial] = {}
+        self._candidates: dict[str, PluginValidator] = {}
         self._lock = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -129,27 +132,67 @@ class PluginRegistry:
             ConflictError: the name belongs to a validator of the service.
             InvalidInputError: it does not start or fails its own examples; nothing changed.
         """
-        chosen = next(
-            (
-                item
-                for item in self.available()
-                if item.manifest.name == name and item.manifest.version == version
-            ),
-            None,
-        )
-        if chosen is None:
-            raise NotFoundError("No such plug-in version.")
         async with self._lock:
             if name in self._table and name not in self._own:
                 raise ConflictError("A validator of the service has this name.")
-            validator = await self._tested(chosen)
-            before = self._own.get(name)
-            # One assignment each: a check sees the old version or the new one, never none.
-            self._own[name] = validator
-            self._table[name] = validator
-            if before is not None:
-                self._retire(before)
+            if name in self._trials:
+                raise ConflictError("A version of this plug-in is on trial.", hint="End it first.")
+            validator = await self._tested(self._find(name, version))
+            self._adopt(validator)
         return validator
+
+    async def try_out(
+        self, name: str, version: str, make: Callable[[Validator, Validator], Trial]
+    ) -> Trial:
+        """Start a version beside the one that serves and route through a trial of both.
+
+        Raises:
+            NotFoundError: no such version, or nothing serves under this name.
+            ConflictError: a trial of this plug-in runs.
+            InvalidInputError: the version does not start or fails its own examples.
+        """
+        async with self._lock:
+            stable = self._own.get(name)
+            if stable is None:
+                raise NotFoundError("No version of this plug-in serves.")
+            if name in self._trials:
+                raise ConflictError("A version of this plug-in is on trial.", hint="End it first.")
+            candidate = await self._tested(self._find(name, version))
+            trial = self._trials[name] = make(stable, candidate)
+            self._candidates[name] = candidate
+            self._table[name] = trial
+        return trial
+
+    def trials(self) -> dict[str, Trial]:
+        """Give the trials that run, by validator."""
+        return dict(self._trials)
+
+    def finish(self, name: str, *, promote: bool) -> None:
+        """End the trial of a validator: its candidate serves, or stops."""
+        trial = self._trials.pop(name, None)
+        if trial is None:
+            return
+        trial.end("promoted" if promote else "rolled_back")
+        candidate = self._candidates.pop(name)
+        if promote:
+            self._adopt(candidate)
+        else:
+            self._table[name] = self._own[name]
+            self._retire(candidate)
+
+    def _find(self, name: str, version: str) -> PluginVersion:
+        for item in self.available():
+            if (item.manifest.name, item.manifest.version) == (name, version):
+                return item
+        raise NotFoundError("No such plug-in version.")
+
+    def _adopt(self, validator: PluginValidator) -> None:
+        """Put a version into service; one assignment: a check sees the old or the new one."""
+        before = self._own.get(validator.name)
+        self._own[validator.name] = validator
+        self._table[validator.name] = validator
+        if before is not None:
+            self._retire(before)
 
     async def _tested(self, chosen: PluginVersion) -> PluginValidator:
         manifest = chosen.manifest
@@ -183,7 +226,8 @@ class PluginRegistry:
 
     async def close(self) -> None:
         """Stop every process."""
-        await asyncio.gather(*self._closing, *(own.process.close() for own in self._own.values()))
+        running = [*self._own.values(), *self._candidates.values()]
+        await asyncio.gather(*self._closing, *(item.process.close() for item in running))
 
 
 def _from_folder(folder: Path) -> PluginVersion | None:

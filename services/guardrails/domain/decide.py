@@ -48,6 +48,7 @@ def judge(text: str, rule: ValidatorRule, detection: Detection, version: str) ->
         score=round(top, 4),
         spans=spans,
         scores=scores,
+        arm=detection.arm,
         guarded=detection.guarded,
     )
 

@@ -18,6 +18,7 @@ from services.guardrails.domain.document import Document
 from services.guardrails.domain.operators import TenantKeys
 from services.guardrails.domain.policy import Policy, ValidatorRule
 from services.guardrails.domain.ports import PolicySource, Validator, VerdictCache
+from services.guardrails.domain.trial import Trial
 from services.guardrails.domain.verdict import Decision, Detection, Status, Verdict
 
 log = get_logger()
@@ -156,7 +157,10 @@ class Guard:
         parts = [f"{check.policy.id}@{check.policy.version}", check.policy.digest]
         for rule in check.policy.body.validators:
             validator = self.validators.get(rule.name)
-            parts.append(f"{rule.name}@{validator.version if validator else 'absent'}")
+            version = validator.version if validator else "absent"
+            if isinstance(validator, Trial):
+                version = validator.version_for(check.tenant, text)
+            parts.append(f"{rule.name}@{version}")
         message = "|".join(parts).encode() + b"\x00" + text.encode()
         return hmac.digest(self.keys(check.tenant).cache, message, "sha256").hex()
 

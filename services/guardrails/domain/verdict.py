@@ -85,6 +85,7 @@ class Detection:
         version: of the rules or the model that judged.
         guarded: characters that were looked at; None means all of them.
         thresholds: a model's own calibrated thresholds; a policy's per-label ones come first.
+        arm: which version of a validator on trial answered.
     """
 
     spans: tuple[Span, ...] = ()
@@ -93,6 +94,7 @@ class Detection:
     version: str = ""
     guarded: int | None = None
     thresholds: dict[str, float] = field(default_factory=dict)
+    arm: str = "stable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,3 +263,40 @@ async def test_over_http_a_plug_in_takes_part_in_a_policy_and_survives_a_restart
         ask = {"text": "so bad", "policy": "own"}
         answer = (await client.post("/v1/guardrails/validate", json=ask)).json()
         assert (answer["action"], answer["status"]) == ("block", "success")
+
+
+async def test_a_trial_over_http_is_taken_back_by_itself_and_recorded(root, settings, recorder):
+    install(root, "1.0.0")
+    install(root, "2.0.0", code=NORMAL.replace('"bad" in t', '"bad" in t and len(t) < 9'))
+    changed = settings.model_copy(update={"plugins_path": root, "cache_default_ttl_s": 0})
+    body = {"id": "own", "draft": {"validators": [{"name": "shout", "action": "block"}]}}
+    base = "/v1/guardrails/plugins/shout"
+    async with serving(changed, recorder) as client:
+        plan = {"version": "2.0.0", "mode": "shadow", "stages": [{"weight": 1.0}]}
+        assert (await client.post(f"{base}/trial", json=plan)).status_code == 404
+        await client.post(f"{base}/activate", json={"version": "1.0.0"})
+        await client.post("/v1/guardrails/policies", json=body)
+        await client.post("/v1/guardrails/policies/own/publish")
+        assert (await client.post(f"{base}/trial", json=plan)).status_code == 201
+        again = await client.post(f"{base}/trial", json=plan)
+        assert again.status_code == 409
+        deadline = time.monotonic() + 30
+        number = 0
+        while (await client.get(f"{base}/trial")).status_code == 200:
+            assert time.monotonic() < deadline
+            texts = [f"this text is bad {number} {index}" for index in range(20)]
+            number += 1
+            reply = await client.post(
+                "/v1/guardrails/validate/batch", json={"texts": texts, "policy": "own"}
+            )
+            assert {item["action"] for item in reply.json()["results"]} == {"block"}
+        (item, _) = (await client.get("/v1/guardrails/plugins")).json()["items"]
+        assert (item["version"], item["status"]) == ("1.0.0", "serving")
+        ends = [e.data for e in recorder.events if e.type == "rollout.changed"]
+        assert [end["what"] for end in ends] == ["started", "rollback"]
+        assert ends[1]["reason"] == "disagreement"
+        await client.post(f"{base}/trial", json={**plan, "mode": "canary"})
+        ended = await client.post(f"{base}/trial/end", json={"action": "promote"})
+        assert ended.json()["status"] == "promoted"
+        items = (await client.get("/v1/guardrails/plugins")).json()["items"]
+        assert [item["status"] for item in items] == ["available", "serving"]
