@@ -228,3 +228,20 @@ def test_the_chart_ships_the_rules_and_the_dashboards() -> None:
     assert {name: json.loads(text) for d in maps for name, text in d["data"].items()} == {
         name: json.loads(text) for name, text in dashboards.files().items()
     }
+
+
+def test_declared_trace_edges_are_edges_of_the_catalogue() -> None:
+    from deploy.observability.trace_edges import AFTERWARDS, BY_REQUEST, CALLER
+    from tests.deploy.policies import allowed
+
+    for edge in (*AFTERWARDS, *(edge for edges in BY_REQUEST.values() for edge in edges)):
+        parent, child = edge.services
+        if parent not in (CALLER, child):
+            assert child in allowed()[parent], edge
+    routes = {
+        f"{route.method} {path}"
+        for service in SERVICES.values()
+        for route in service.routes
+        for path in route.paths
+    }
+    assert set(BY_REQUEST) <= routes
