@@ -9,6 +9,7 @@ from libs.common.features.contract import FeatureService
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.personalization import PERSONALIZATION_V1
 from libs.common.manifest import GoldenCase, Manifest, ManifestError, verify_file
+from services.inference.adapters.lightgbm_engine import LightGbmEngine
 from services.inference.adapters.onnx_engine import OnnxTabularEngine
 from services.inference.adapters.xgboost_engine import TreeEngine
 from services.inference.domain.explain import ExplainerTooLargeError, TreeExplainer
@@ -23,6 +24,7 @@ FEATURE_SERVICES: dict[str, FeatureService] = {
 TABULAR_TASKS = frozenset({"fraud", "relevance", "conversion"})
 # The native trees lie beside the ONNX file: explanations and USE_ONNX=false need them.
 NATIVE_FILE = "model.json"
+LIGHTGBM_FILE = "model.txt"
 
 
 def load_tabular(
@@ -54,18 +56,21 @@ def load_tabular(
         bands = RiskBands.from_manifest(manifest.thresholds) if is_fraud else None
         if use_onnx:
             engine = OnnxTabularEngine(_onnx_file(directory, manifest, onnx_path))
-        elif ensemble is None:
-            raise ValueError(
-                f"USE_ONNX=false needs {NATIVE_FILE}, which the manifest does not name"
-            )
-        else:
+        elif ensemble is not None:
             engine = TreeEngine(ensemble)
+        elif LIGHTGBM_FILE in {entry.path for entry in manifest.files}:
+            engine = LightGbmEngine(directory / LIGHTGBM_FILE)
+        else:
+            raise ValueError(
+                f"USE_ONNX=false needs {NATIVE_FILE} or {LIGHTGBM_FILE}, "
+                "and the manifest names neither"
+            )
     except (ValueError, KeyError) as error:
         raise ManifestError(f"{manifest.name}: {error}") from None
     return TabularModel(
         manifest=manifest,
         engine=engine,
-        engine_name="onnx" if use_onnx else "xgboost",
+        engine_name=_engine_name(engine),
         service=service,
         calibration=calibration,
         explainer=_explainer(ensemble),
@@ -73,6 +78,12 @@ def load_tabular(
         bands=bands,
         grouping=grouping_of(service),
     )
+
+
+def _engine_name(engine: TabularEngine) -> str:
+    if isinstance(engine, OnnxTabularEngine):
+        return "onnx"
+    return "xgboost" if isinstance(engine, TreeEngine) else "lightgbm"
 
 
 def run_golden_cases(model: TabularModel) -> None:
