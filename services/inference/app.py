@@ -57,6 +57,7 @@ def create_app(
             open_texts(platform, settings, repository, metrics, pending) as texts,
         ):
             plane.on_missing = control.models.want
+            control.models.publish_drift = plane.drift.publish
             fraud = FraudScorer(
                 *shared, review_amount=settings.degraded_review_amount, rollouts=control.rollouts
             )

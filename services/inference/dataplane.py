@@ -16,6 +16,7 @@ from libs.common.errors import ForbiddenError
 from services.inference.domain.model import LoadedModel, TabularModel
 from services.inference.domain.ports import Rows, Scores
 from services.inference.domain.repository import Repository
+from services.inference.drift import DriftMonitor
 from services.inference.errors import InferenceFailedError, ModelNotLoadedError
 from services.inference.metrics import InferenceMetrics
 
@@ -37,6 +38,7 @@ class DataPlane:
     def __init__(self, repository: Repository, metrics: InferenceMetrics) -> None:
         self.repository = repository
         self._metrics = metrics
+        self.drift = DriftMonitor(metrics)
         self.on_missing: Callable[[str], None] = lambda _: None
 
     def resolve(self, name: str) -> TabularModel:
@@ -90,6 +92,7 @@ class DataPlane:
         if not np.isfinite(scores).all():
             raise InferenceFailedError(f"The model {model.name} gave a score that is no number.")
         seconds = time.perf_counter() - started
+        self.drift.add(model, rows, scores)
         self._metrics.model_inference.labels(model.name, model.version).observe(seconds)
         self._metrics.batch_size.labels(model.name).observe(len(rows))
         return TabularAnswer(scores, seconds)

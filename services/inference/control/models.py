@@ -25,6 +25,7 @@ from services.inference.metrics import InferenceMetrics
 log = get_logger()
 
 _ALIASES_MAX = 20
+_DRIFT_EVERY_S = 15.0
 
 
 class ModelControl:
@@ -48,6 +49,8 @@ class ModelControl:
         self._events = events
         self._metrics = metrics
         self._applied: dict[str, int] = {}
+        self.publish_drift: Callable[[], None] = lambda: None
+        self._drift_at = 0.0
         self._told: dict[Key, tuple[VersionState, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wanted: set[str] = set()
@@ -203,6 +206,9 @@ class ModelControl:
         """Close what has drained and show the states as metrics."""
         await asyncio.to_thread(self.repository.sweep)
         self.publish()
+        if time.monotonic() - self._drift_at >= _DRIFT_EVERY_S:
+            self._drift_at = time.monotonic()
+            await asyncio.to_thread(self.publish_drift)
 
     def publish(self) -> None:
         """Bring the gauges up to the present states; gone states are 0."""
@@ -298,7 +304,8 @@ class ModelControl:
         before: int | None = None,
         reason: str = "",
     ) -> None:
-        """Emit model.changed; by whom and for which tenant comes from the call, if there is one."""
+        """Show the states and emit model.changed; actor and tenant are the call's, if there is one."""
+        self.publish()
         data: dict[str, object] = {"what": what, "model": name, "by": actor()}
         if version is not None:
             data["version"] = data["to"] = str(version)

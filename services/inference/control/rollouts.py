@@ -58,7 +58,9 @@ class Live:
     """A rollout that routes traffic in this replica.
 
     Attributes:
-        weight_bp: what routing uses; 0 once this replica has seen enough.
+        weight_bp: what routing uses.
+        verdict: the decision that this replica made by itself; from then on stable answers, and
+            nothing is counted, since the arms no longer fall by weight.
         total: all replicas' counts as last read.
     """
 
@@ -68,6 +70,7 @@ class Live:
     weight_bp: int
     is_ready: bool = False
     decision: Decision | None = None
+    verdict: Decision | None = None
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -141,6 +144,8 @@ class RolloutControl:
         score: float | None = None,
     ) -> None:
         """Count one answer; evidence against the candidate is judged at once."""
+        if live.verdict is not None:
+            return
         is_bad = live.recorder.observe(arm, key, failed=failed, latency_s=latency_s, score=score)
         if is_bad:
             self._judge_at_once(live)
@@ -155,6 +160,8 @@ class RolloutControl:
         stable_s: float | None = None,
     ) -> None:
         """Count one request that both versions answered."""
+        if live.verdict is not None:
+            return
         if live.recorder.pair(
             candidate_failed=candidate_failed,
             flipped=flipped,
@@ -262,7 +269,7 @@ class RolloutControl:
             await self._add_up(live)
             stage = live.record.stage
             live.recorder.enter(stage, live.total.current(stage))
-            decision = self._judge(live, _known(live))
+            decision = live.verdict or self._judge(live, _known(live))
             if not live.is_ready:
                 continue
             try:
@@ -284,7 +291,7 @@ class RolloutControl:
     async def _follow_verdict(self, live: Live, decision: Decision) -> None:
         record = live.record
         if decision.verdict is Verdict.ROLLBACK:
-            live.weight_bp = 0
+            live.verdict, live.weight_bp = decision, 0
             await self._end(
                 record,
                 ROLLED_BACK,
@@ -400,8 +407,9 @@ class RolloutControl:
 
     def _judge_at_once(self, live: Live) -> None:
         """Judge on the last total and our pending counts; a verdict stops routing right here."""
-        if self._judge(live, _known(live)).verdict is Verdict.ROLLBACK:
-            live.weight_bp = 0
+        decision = self._judge(live, _known(live))
+        if decision.verdict is Verdict.ROLLBACK:
+            live.verdict, live.weight_bp = decision, 0
             self._alarm.set()
 
     async def _announce(self, record: RolloutRecord, what: str) -> None:

@@ -61,6 +61,7 @@ async def one_model(name: str, request: Request) -> dict[str, Any]:
             "metrics": manifest.metrics,
             "training": manifest.training,
             "explains": model.explainer is not None,
+            "drift": request.state.scoring.plane.drift.report(name, model.version),
         },
     }
 

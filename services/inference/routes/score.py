@@ -1,12 +1,15 @@
 """POST /score/fraud, /score/personalization, /score/batch."""
 
+import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from libs.common.ids import uuid7
 from services.inference.dataplane import DataPlane
 from services.inference.metrics import InferenceMetrics
 from services.inference.routes.plain import Measured, PlainRoute, body_of, parse
@@ -20,10 +23,11 @@ from services.inference.schemas import (
 )
 from services.inference.scoring import fraud, personalization
 from services.inference.scoring.base import Origin
-from services.inference.scoring.batch import BatchScorer
+from services.inference.scoring.batch import BatchScorer, summary
 from services.inference.scoring.fraud import FraudScorer
 from services.inference.scoring.personalization import PersonalizationScorer
 
+NDJSON = "application/x-ndjson"
 router = APIRouter(route_class=PlainRoute, tags=["scoring"])
 _FRAUD = Origin("/score/fraud")
 _PERSONALIZATION = Origin("/score/personalization")
@@ -83,11 +87,26 @@ async def score_personalization(request: Request) -> Response:
     responses={200: {"model": BatchAnswer}},
 )
 async def score_batch(request: Request) -> Response:
-    """Score many requests of one kind."""
+    """Score many requests of one kind; `Accept: application/x-ndjson` streams the items."""
     scoring: Scoring = request.state.scoring
-    with Measured(scoring.metrics, "/score/batch", "") as measured:
+    is_streamed = NDJSON in request.headers.get("accept", "")
+    measured = Measured(scoring.metrics, "/score/batch", "")
+    with measured:
         batch = await parse(request, BatchRequest)
         is_fraud = batch.model_type == "fraud_detection"
         measured.model = fraud.MODEL if is_fraud else personalization.RELEVANCE
         measured.version = scoring.plane.resolve(measured.model).version
-        return _json(await scoring.batch.score(batch))
+        if not is_streamed:
+            return _json(await scoring.batch.score(batch))
+    return StreamingResponse(_lines(scoring, batch), media_type=NDJSON)
+
+
+async def _lines(scoring: Scoring, batch: BatchRequest) -> AsyncIterator[bytes]:
+    """Give one line per item as its chunk is done, and a last line with the counts."""
+    started, batch_id = time.perf_counter(), batch.batch_id or uuid7()
+    results: list[dict[str, int]] = []
+    async for chunk in scoring.batch.chunks(batch, batch_id):
+        results += [{"status": item["status"]} for item in chunk]
+        yield b"".join(orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in chunk)
+    last = {"batch_id": batch_id, **summary(results, started)}
+    yield orjson.dumps(last, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,7 +1,7 @@
 """Scores up to 1,000 requests: each checked by itself, chunks share one read and one model call."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,10 +35,25 @@ class BatchScorer:
         """
         started = time.perf_counter()
         batch_id = batch.batch_id or uuid7()
-        results: list[dict[str, Any]] = [{} for _ in batch.requests]
+        results = [item async for chunk in self.chunks(batch, batch_id) for item in chunk]
+        return {"batch_id": batch_id, "results": results, **summary(results, started)}
+
+    async def chunks(
+        self, batch: BatchRequest, batch_id: str
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Answer in input order, chunk by chunk, each with one feature read and model call."""
+        for start in range(0, len(batch.requests), self._chunk_rows):
+            raws = batch.requests[start : start + self._chunk_rows]
+            yield await self._chunk(batch.model_type, raws, start, batch_id)
+
+    async def _chunk(
+        self, model_type: str, raws: Sequence[Any], start: int, batch_id: str
+    ) -> list[dict[str, Any]]:
+        """Check each request by itself and score those that are right."""
+        kind = FraudRequest if model_type == "fraud_detection" else PersonalizationRequest
+        results: dict[int, dict[str, Any]] = {}
         accepted: list[tuple[int, Item]] = []
-        kind = FraudRequest if batch.model_type == "fraud_detection" else PersonalizationRequest
-        for index, raw in enumerate(batch.requests):
+        for index, raw in enumerate(raws, start):
             try:
                 item = kind.model_validate(raw)
                 event_time_ms(item.timestamp)
@@ -48,18 +63,10 @@ class BatchScorer:
                 results[index] = _failed(index, from_pydantic(listed))
             except ServiceError as error:
                 results[index] = _failed(index, error)
-        for start in range(0, len(accepted), self._chunk_rows):
-            chunk = accepted[start : start + self._chunk_rows]
-            for result in await self._score_chunk(chunk, batch_id):
-                results[result["index"]] = result
-        succeeded = sum(result["status"] == 200 for result in results)
-        return {
-            "batch_id": batch_id,
-            "results": results,
-            "succeeded": succeeded,
-            "failed": len(results) - succeeded,
-            "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
-        }
+        if accepted:
+            scored = await self._score_chunk(accepted, batch_id)
+            results |= {result["index"]: result for result in scored}
+        return [results[index] for index in range(start, start + len(raws))]
 
     async def _score_chunk(
         self, chunk: Sequence[tuple[int, Item]], batch_id: str
@@ -79,6 +86,16 @@ class BatchScorer:
             {"index": index, "status": 200, "result": answer}
             for index, answer in zip(indexes, answers, strict=True)
         ]
+
+
+def summary(results: Sequence[Mapping[str, Any]], started: float) -> dict[str, Any]:
+    """Count what succeeded; `started` is a reading of the performance counter."""
+    succeeded = sum(result["status"] == 200 for result in results)
+    return {
+        "succeeded": succeeded,
+        "failed": len(results) - succeeded,
+        "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
+    }
 
 
 def _failed(index: int, error: ServiceError) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """POST /score/personalization, POST /score/batch, GET /models, over the whole app."""
 
+import json
+
 import pytest
 
 from libs.common.errors import UnavailableError
@@ -61,8 +63,8 @@ async def test_a_batch_answers_each_item_in_order_with_its_own_error(client, rea
     assert body.results[3].error["errors"][0]["pointer"] == "/transaction_amount"
     assert "-1" not in str(body.results[3].error)
     FraudAnswer.model_validate(body.results[0].result)
-    # Chunks of ten: 23 accepted rows are three reads and three model calls.
-    assert [len(asked) for _, _, asked in reader.calls] == [10, 10, 3]
+    # Chunks of ten places: 23 accepted rows are three reads and three model calls.
+    assert [len(asked) for _, _, asked in reader.calls] == [8, 10, 5]
     assert len(events.events) == 23
     assert sorted(event.data["index"] for event in events.events) == [
         index for index in range(25) if index not in (3, 7)
@@ -146,3 +148,23 @@ async def test_a_call_whose_deadline_has_passed_asks_neither_store_nor_model(
     body = (await client.post("/score/batch", json=batch, headers=headers)).json()
     assert [item["status"] for item in body["results"]] == [504, 422]
     assert (reader.calls, events.events) == ([], [])
+
+
+async def test_a_batch_is_streamed_line_by_line_on_request(client):
+    requests = [{"card_id": f"card_{n}", "transaction_amount": 5.0} for n in range(24)]
+    requests[13] = {"card_id": "card_13", "transaction_amount": -1}
+    body = {"model_type": "fraud_detection", "requests": requests, "batch_id": "b7"}
+    headers = {"accept": "application/x-ndjson"}
+    response = await client.post("/score/batch", json=body, headers=headers)
+    assert response.headers["content-type"].startswith("application/x-ndjson")
+    *items, last = [json.loads(line) for line in response.text.splitlines()]
+    assert [item["index"] for item in items] == list(range(24))
+    assert [item["index"] for item in items if item["status"] == 422] == [13]
+    assert (last["batch_id"], last["succeeded"], last["failed"]) == ("b7", 23, 1)
+
+
+async def test_a_streamed_batch_that_cannot_be_read_is_refused_as_a_whole(client):
+    headers = {"accept": "application/x-ndjson"}
+    body = {"model_type": "fraud_detection", "requests": []}
+    response = await client.post("/score/batch", json=body, headers=headers)
+    assert response.status_code == 422

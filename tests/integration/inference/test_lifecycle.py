@@ -1,0 +1,244 @@
+"""Lifecycle over real Postgres and Redis: load, promote, roll back, follow, evict, prove again."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import httpx2
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from libs.common.manifest import ManifestError
+from libs.common.manifest_signing import sign_manifest, verify_manifest
+from tests.integration.inference.replicas import replica, until
+from tests.support.tabular_models import copy_version, edit_manifest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def root(models: Path, tmp_path: Path) -> Path:
+    """A repository with fraud version 1 and 2 of its own."""
+    shutil.copytree(models / "fraud", tmp_path / "models/fraud")
+    copy_version(tmp_path / "models/fraud/1", 2)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def stores(tmp_path: Path, clean_postgres: str, redis_url: str) -> tuple[Path, str, str]:
+    return tmp_path / "state", clean_postgres, redis_url
+
+
+async def test_promote_switches_and_rollback_returns(root, stores):
+    async with replica(root, *stores) as one:
+        assert await one.serving() == "2"
+        record = await one.post("/models/fraud/versions/1/promote", 200)
+        assert (record["aliases"]["stable"], record["previous"]) == ("1", "2")
+        assert (await one.score("card_1"))["model_version"] == "v1.0.0"
+        await one.post("/models/fraud/rollback", 200)
+        assert (await one.score("card_1"))["model_version"] == "v2.0.0"
+        told = [(c["what"], c.get("from"), c["to"]) for c in one.changes("model.changed")]
+        assert told == [("promote", "2", "1"), ("rollback", "1", "2")]
+
+
+async def test_the_other_replica_follows_and_a_restart_remembers(root, stores):
+    async with replica(root, *stores) as one, replica(root, *stores) as two:
+        await one.post("/models/fraud/versions/1/promote", 200)
+        await until(lambda: two.serving(), "a serving version")
+
+        async def is_there() -> bool:
+            return await two.serving() == "1"
+
+        await until(is_there, "the other replica serves version 1", 3.0)
+    async with replica(root, *stores) as three:
+        assert await three.serving() == "1"
+        states = {v["version"]: v["state"] for v in (await three.get("/models/fraud"))["versions"]}
+        assert states == {"1": "ready", "2": "unloaded"}
+
+
+async def test_without_the_database_a_restart_serves_what_was_last_wanted(root, stores):
+    state_dir, postgres_url, redis_url = stores
+    async with replica(root, *stores) as one:
+        await one.post("/models/fraud/versions/1/promote", 200)
+    gone = "postgresql://nobody@127.0.0.1:9/none"
+    async with replica(root, state_dir, gone, redis_url) as two:
+        assert await two.serving() == "1"
+        refused = await two.client.post("/models/fraud/versions/2/promote")
+        assert refused.status_code == 503
+        assert (await two.score("card_1"))["model_version"] == "v1.0.0"
+
+
+async def test_of_two_operators_who_promote_at_once_one_gets_409(root, stores):
+    async with replica(root, *stores) as one:
+        generation = (await one.get("/models/fraud"))["generation"]
+        answers = await asyncio.gather(
+            *(
+                one.client.post(
+                    f"/models/fraud/versions/{version}/promote", json={"generation": generation}
+                )
+                for version in (1, 2)
+            )
+        )
+        assert sorted(answer.status_code for answer in answers) == [200, 409]
+        late = await one.client.post(
+            "/models/fraud/versions/1/promote", json={"generation": generation}
+        )
+        assert (late.status_code, late.json()["code"]) == (409, "conflict")
+
+
+async def test_a_broken_version_cannot_be_promoted_and_the_old_one_serves_on(root, stores):
+    (root / "fraud/1/model.onnx").write_bytes(b"noise")
+    async with replica(root, *stores) as one:
+        problem = await one.post("/models/fraud/versions/1/promote", 409)
+        assert problem["code"] == "version_broken"
+        assert "bytes" in problem["detail"]
+        assert await one.serving() == "2"
+        failed = next(c for c in one.changes("model.changed") if c["what"] == "load")
+        assert (failed["version"], failed["model"]) == ("1", "fraud")
+        assert "bytes" in failed["reason"]
+        text = (await one.client.get("/metrics")).text
+        assert 'inference_model_state{model="fraud",state="failed",version="1"} 1.0' in text
+
+
+async def test_a_loaded_version_stands_by_and_the_gauges_follow(root, stores):
+    async with replica(root, *stores) as one:
+        answer = await one.client.post("/models/fraud/versions/1/load")
+        assert (answer.status_code, answer.headers["location"]) == (202, "/models/fraud")
+
+        async def states() -> dict[str, str]:
+            found = await one.get("/models/fraud")
+            return {item["version"]: item["state"] for item in found["versions"]}
+
+        async def both() -> bool:
+            return await states() == {"1": "ready", "2": "ready"}
+
+        await until(both, "both versions are ready")
+        await one.post("/models/fraud/versions/1/unload", 202)
+
+        async def gone() -> bool:
+            text = (await one.client.get("/metrics")).text
+            return 'inference_model_state{model="fraud",state="unloaded",version="1"} 1.0' in text
+
+        await until(gone, "the gauge shows that version 1 is unloaded")
+        refused = await one.post("/models/fraud/versions/2/unload", 409)
+        assert "serves" in refused["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/models/nobody/versions/1/load", None, 404),
+        ("POST", "/models/fraud/versions/9/promote", None, 404),
+        ("PUT", "/models/fraud/aliases/champion", {"version": "9"}, 404),
+        ("PUT", "/models/fraud/aliases/champion", {"version": 1}, 422),
+        ("PUT", "/models/fraud/aliases/Not-One", {"version": "1"}, 422),
+        ("POST", "/models/fraud/rollback", None, 409),
+        ("POST", "/models/fraud/versions/x/load", None, 422),
+    ],
+)
+async def test_wrong_wishes_are_refused(root, stores, method, path, body, status):
+    async with replica(root, *stores) as one:
+        answer = await one.client.request(method, path, json=body)
+        assert answer.status_code == status, answer.text
+        assert await one.serving() == "2"
+
+
+async def test_an_alias_names_a_version_and_stable_promotes(root, stores):
+    async with replica(root, *stores) as one:
+        put = await one.client.put("/models/fraud/aliases/challenger", json={"version": "1"})
+        assert put.json()["aliases"] == {"challenger": "1"}
+        await one.client.put("/models/fraud/aliases/stable", json={"version": "1"})
+        assert await one.serving() == "1"
+
+
+async def test_a_new_version_on_disk_is_found_by_reload(root, stores):
+    async with replica(root, *stores) as one:
+        copy_version(root / "fraud/1", 3)
+        assert (await one.client.post("/models/fraud/versions/3/promote")).status_code == 404
+        await one.post("/models/fraud/reload", 200)
+        await one.post("/models/fraud/versions/3/promote", 200)
+        assert await one.serving() == "3"
+
+
+async def test_a_model_that_does_not_fit_evicts_the_least_recently_used(models, stores):
+    size = sum(p.stat().st_size for p in (models / "fraud/1").iterdir())
+    budget = max(1, (2 * size) // (1 << 20) + 1)
+    async with replica(models, *stores, models_pinned=("fraud",), model_memory_mib=budget) as one:
+        found = await one.get("/models")
+        assert {item["name"] for item in found["items"]} == {"fraud", "relevance", "conversion"}
+        assert (await one.score("card_1"))["model_version"] == "v1.0.0"
+
+
+async def test_golden_cases_that_fail_in_service_take_the_version_out(root, stores, monkeypatch):
+    from services.inference.adapters import repository as module
+
+    async with replica(root, *stores, golden_interval_s=0.3) as one:
+        real = module.prove
+
+        def prove(model):
+            if model.manifest.version == 2:
+                raise ManifestError("fraud: golden case 0 gives another answer")
+            real(model)
+
+        monkeypatch.setattr(module, "prove", prove)
+
+        async def replaced() -> bool:
+            return await one.serving() == "1"
+
+        await until(replaced, "version 1 takes over")
+        versions = (await one.get("/models/fraud"))["versions"]
+        assert next(v for v in versions if v["version"] == "2")["state"] == "failed"
+        await until(
+            lambda: any(c["what"] == "golden" for c in one.changes("model.changed")), "the event"
+        )
+
+
+async def test_a_model_may_demand_a_scope(root, stores):
+    manifest = json.loads((root / "fraud/2/manifest.json").read_text())
+    edit_manifest(root / "fraud/2", parameters={**manifest["parameters"], "scope": "fraud:score"})
+    async with replica(root, *stores) as one:
+        assert (await one.score("card_1"))["model_version"] == "v2.0.0"  # the open caller may all
+
+
+async def test_a_replica_serves_the_models_it_is_told_to(models, stores):
+    async with replica(models, *stores, models_served=("fraud",)) as one:
+        assert [item["name"] for item in (await one.get("/models"))["items"]] == ["fraud"]
+
+
+def test_signatures_are_checked_and_may_be_demanded(root: Path):
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    directory = root / "fraud/1"
+    verify_manifest(directory, key.public_key(), is_required=False)
+    with pytest.raises(ManifestError, match="not signed"):
+        verify_manifest(directory, key.public_key(), is_required=True)
+    sign_manifest(directory, key)
+    verify_manifest(directory, key.public_key(), is_required=True)
+    with pytest.raises(ManifestError, match="wrong"):
+        verify_manifest(directory, other.public_key(), is_required=False)
+    edit_manifest(directory, release="9.9.9")
+    with pytest.raises(ManifestError, match="wrong"):
+        verify_manifest(directory, key.public_key(), is_required=False)
+
+
+async def test_ten_swaps_under_load_fail_nobody(root, stores):
+    async with replica(root, *stores) as one:
+        stop, statuses, versions = asyncio.Event(), [], set()
+
+        async def load(number: int) -> None:
+            count = 0
+            while not stop.is_set():
+                count += 1
+                body = {"card_id": f"card_{number}_{count}", "transaction_amount": 5.0}
+                answer: httpx2.Response = await one.client.post("/score/fraud", json=body)
+                statuses.append(answer.status_code)
+                versions.add(answer.json().get("model_version"))
+                await asyncio.sleep(0)  # nothing in this process waits for a socket
+
+        workers = [asyncio.create_task(load(number)) for number in range(4)]
+        for swap in range(10):
+            await one.post(f"/models/fraud/versions/{1 + swap % 2}/promote", 200)
+        stop.set()
+        await asyncio.gather(*workers)
+        assert set(statuses) == {200}
+        assert versions == {"v1.0.0", "v2.0.0"}
