@@ -12,10 +12,13 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch.nn import functional
 
 from training.text import contrast, sources
@@ -198,6 +201,22 @@ def manifest_fields(result: dict[str, object]) -> tuple[dict[str, object], list[
     return fields, probes
 
 
+def focus(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Choose the rows of the second pass: contrast, emoji, trigger words, and a replay of the rest.
+
+    The first pass sees everything once and learns words; what it got wrong are the pairs in which
+    the same words mean the opposite.
+    """
+    rng = random.Random(seed)
+    repeats = {"contrast": 3, "hatemoji": 1, "generated": 1, "deepset": 3, "surge": 1}
+    chosen = [row for row in rows for _ in range(repeats.get(row.source, 0))]
+    rest = [row for row in rows if row.source not in repeats]
+    rng.shuffle(rest)
+    chosen += rest[: len(chosen) // 2]
+    rng.shuffle(chosen)
+    return chosen
+
+
 def main() -> None:
     """Train, calibrate on the held-out clusters, and leave everything in the work directory."""
     parser = argparse.ArgumentParser()
@@ -205,6 +224,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--second-pass", action="store_true", help="go on with what was hard")
     parser.add_argument("--plan-only", action="store_true", help="count the rows and stop")
     arguments = parser.parse_args()
     rows = collect(11)
@@ -230,7 +250,13 @@ def main() -> None:
     tokenizer = add_emoji(tokenizer, model, frequent_emoji(row.text for row in training))
     tokenizer.enable_truncation(plan.max_tokens)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(arguments.work / "tokenizer.json"))
+    if not arguments.second_pass:
+        tokenizer.save(str(arguments.work / "tokenizer.json"))
+    if arguments.second_pass:
+        tokenizer = Tokenizer.from_file(str(arguments.work / "tokenizer.json"))
+        model.load_state_dict(load_file(arguments.work / "model.safetensors"))
+        training = focus(training, plan.seed)
+        plan = replace(plan, learning_rate=6e-5, seed=plan.seed + 1)
     train(
         model,
         tokenizer,
