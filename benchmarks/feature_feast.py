@@ -16,12 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
+import psutil
 from redis import Redis
 
 from deploy.local.servers import EmbeddedPostgres
@@ -70,7 +72,9 @@ def _redis(directory: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ours(postgres_url: str, redis_url: str, directory: str) -> Iterator[str]:
+def _ours(
+    postgres_url: str, redis_url: str, directory: str
+) -> Iterator[tuple[str, psutil.Process]]:
     port = _free_port()
     environment = {
         **os.environ,
@@ -86,7 +90,7 @@ def _ours(postgres_url: str, redis_url: str, directory: str) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}"
         _until_ready(url, "/readyz")
         _fill(url)
-        yield url
+        yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -120,7 +124,7 @@ def _fill(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _feast(redis_url: str, directory: str) -> Iterator[str]:
+def _feast(redis_url: str, directory: str) -> Iterator[tuple[str, psutil.Process]]:
     port = _free_port()
     address = redis_url.removeprefix("redis://").partition("/")[0].rpartition("@")[2]
     command = [str(FEAST), str(ROOT / "benchmarks" / "peers" / "feast_server.py"), directory]
@@ -133,14 +137,39 @@ def _feast(redis_url: str, directory: str) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{port}"
         _until_ready(url, "/health")
-        yield url
+        yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
-def _measure(urls: dict[str, str], batch: int, calls: int) -> dict[str, list[float]]:
-    """Give, per server, the sorted milliseconds of its calls; the servers take turns."""
+def _cpu_s(process: psutil.Process) -> float:
+    """Give what a server and its workers have used."""
+    family = [process, *process.children(recursive=True)]
+    return sum(sum(member.cpu_times()[:2]) for member in family)
+
+
+@dataclass(frozen=True)
+class Took:
+    """What one server took.
+
+    Attributes:
+        p50_ms / p99_ms: as the client saw it.
+        cpu_ms: processor time of the server per call: what is left when others use the machine.
+    """
+
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+
+
+Servers = dict[str, tuple[str, psutil.Process]]
+
+
+def _measure(servers: Servers, batch: int, calls: int) -> dict[str, Took]:
+    """Give what each server took; they take turns."""
+    urls = {name: url for name, (url, _) in servers.items()}
+    used = {name: _cpu_s(process) for name, (_, process) in servers.items()}
     draw = random.Random(batch)
     took: dict[str, list[float]] = {name: [] for name in urls}
     with contextlib.ExitStack() as stack:
@@ -170,7 +199,12 @@ def _measure(urls: dict[str, str], batch: int, calls: int) -> dict[str, list[flo
                 )
             if any(other != answers[0] for other in answers):
                 raise SystemExit("the servers answer differently")
-    return {name: sorted(values) for name, values in took.items()}
+    found = {}
+    for name, values in took.items():
+        values.sort()
+        cpu_ms = (_cpu_s(servers[name][1]) - used[name]) * 1e3 / (calls + WARMUP)
+        found[name] = Took(values[len(values) // 2], values[len(values) * 99 // 100], cpu_ms)
+    return found
 
 
 def _bytes_per_entity(redis_url: str) -> float:
@@ -194,27 +228,30 @@ def main() -> None:
             asyncio.run(migrate(postgres_url, ["features"]))
             with (
                 _redis(directory) as redis_url,
-                _feast(redis_url, str(repository)) as theirs,
-                _ours(postgres_url, redis_url, directory) as ours,
+                _feast(redis_url, str(repository)) as feast,
+                _ours(postgres_url, redis_url, directory) as mine,
             ):
                 rows = [
-                    (batch, _measure({"ours": ours, "feast": theirs}, batch, calls))
+                    (batch, _measure({"ours": mine, "feast": feast}, batch, calls))
                     for batch, calls in BATCHES
                 ]
                 size = _bytes_per_entity(redis_url)
         finally:
             postgres.stop()
     document: dict[str, Any] = {"bytes_per_entity": size, "batches": []}
-    print(f"{'batch':>5} {'ours p50':>9} {'p99':>7} {'feast p50':>10} {'p99':>7} {'ratio':>6}   ms")
+    print("batch          p50 ms   p99 ms   cpu ms")
     for batch, took in rows:
-        shares = {
-            name: (values[len(values) // 2], values[len(values) * 99 // 100])
-            for name, values in took.items()
-        }
-        (p50, p99), (other50, other99) = shares["ours"], shares["feast"]
-        ratio = other50 / p50
-        print(f"{batch:>5} {p50:>9.2f} {p99:>7.2f} {other50:>10.2f} {other99:>7.2f} {ratio:>6.1f}")
-        document["batches"].append({"rows": batch, **shares, "ratio_p50": ratio})
+        for name, server in took.items():
+            print(f"{batch:>5} {name:<6}", end="")
+            print(f"{server.p50_ms:>9.2f}{server.p99_ms:>9.2f}{server.cpu_ms:>9.2f}")
+        ours, theirs = took["ours"], took["feast"]
+        ratios = (theirs.p50_ms / ours.p50_ms, theirs.p99_ms / ours.p99_ms)
+        print(
+            f"      ratio {ratios[0]:>8.1f} {ratios[1]:>8.1f} {theirs.cpu_ms / ours.cpu_ms:>8.1f}"
+        )
+        document["batches"].append(
+            {"rows": batch, **{name: asdict(server) for name, server in took.items()}}
+        )
     print(f"one entity, 50 doubles in 5 views: {size:.0f} bytes of values")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(document, indent=1))

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from libs.cli import analytics, audit, guardrails
+from libs.cli import analytics, audit, features, guardrails
 from libs.cli.connection import Gateway, NotRunningError
 from libs.cli.demo import (
     Decision,
@@ -39,6 +39,7 @@ app = typer.Typer(
 app.add_typer(guardrails.app, name="guardrails")
 app.add_typer(audit.app, name="audit")
 app.add_typer(analytics.app, name="analytics")
+app.add_typer(features.app, name="features")
 
 
 @app.callback()

@@ -213,7 +213,12 @@ class RedisRings:
 
 def vector_key(tenant: str, view: str, entity: str) -> str:
     """Build the key of a pushed vector; the views of one entity share a hash slot."""
-    return f"features:{tag(tenant, 'vector', entity)}:{view}"
+    return vector_prefix(tenant, entity) + view
+
+
+def vector_prefix(tenant: str, entity: str) -> str:
+    """Build such a key up to the view's name."""
+    return f"features:{tag(tenant, 'vector', entity)}:"
 
 
 def _newest_key(tenant: str) -> str:

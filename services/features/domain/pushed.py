@@ -239,6 +239,6 @@ def _feature_set(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def entity_key(join_keys: Sequence[str], values: Mapping[str, str]) -> str:
-    """Join the values of (sorted) join keys, escaped."""
-    return "|".join(values[key].replace("%", "%25").replace("|", "%7C") for key in join_keys)
+def entity_key(values: Sequence[str]) -> str:
+    """Join the values of the join keys, in the order of the keys' names, escaped."""
+    return "|".join([value.replace("%", "%25").replace("|", "%7C") for value in values])

@@ -26,6 +26,7 @@ TEXT_BYTES_MAX = 64 * 1024
 _NUMPY = {"float64": "<f8", "int64": "<i8", "float32": "<f4", "int32": "<i4", "bool": "u1"}
 _TEXT = ("string", "bytes")
 DTYPES = (*_NUMPY, *_TEXT)
+_MAGIC_BYTES = MAGIC.to_bytes(2, "little")
 _INTEGER_BITS = {"int64": 64, "int32": 32}
 
 
@@ -118,19 +119,23 @@ class VectorLayout:
             LayoutError: a blob is too short or its tail has the wrong length.
         """
         size = self.dtype.itemsize
-        if any(len(blob) < size for blob in blobs):
+        if min(map(len, blobs)) < size:
             raise LayoutError("vector: wrong length")
         rows = np.frombuffer(b"".join([blob[:size] for blob in blobs]), self.dtype)
         nulls = np.unpackbits(rows["nulls"], axis=1, bitorder="little").astype(bool)
         found: dict[str, list[Any]] = {}
+        has_null = {int(index) for index in np.flatnonzero(nulls.any(axis=0))}
         for index, (name, kind) in enumerate(self.features):
             if kind not in _TEXT:
                 column = rows[f"c_{name}"]
                 found[name] = (column.astype(bool) if kind == "bool" else column).tolist()
-            if kind not in _TEXT and nulls[:, index].any():
+            if kind not in _TEXT and index in has_null:
                 for row in np.flatnonzero(nulls[:, index]):
                     found[name][row] = None
-        self._unpack_texts(blobs, rows, nulls, found)
+        if self._texts:
+            self._unpack_texts(blobs, rows, nulls, found)
+        elif any(len(blob) != size for blob in blobs):
+            raise LayoutError("vector: wrong length")
         return found
 
     def _unpack_texts(
@@ -193,6 +198,34 @@ def head_of(blob: bytes) -> Head:
     if magic != MAGIC:
         raise LayoutError("vector: wrong magic")
     return Head(schema_id, Stamp(event_ms, sub_us), offset)
+
+
+_HEADER_DTYPE = np.dtype(
+    [
+        ("magic", "<u2"),
+        ("schema_id", "<u2"),
+        ("flags", "<u4"),
+        ("event_ms", "<u8"),
+        ("rest", "V20"),
+        ("sub_us", "<u4"),
+        ("offset", "<u8"),
+    ]
+)
+
+
+def heads_of(blobs: Sequence[bytes]) -> list[tuple[int, int, int]]:
+    """Read schema id, event_ms and microseconds of many vectors; schema id 0: not ours."""
+    size = HEADER.size
+    joined = b"".join([blob[:size] if len(blob) >= size else bytes(size) for blob in blobs])
+    heads = np.frombuffer(joined, _HEADER_DTYPE)
+    schema_ids = np.where(heads["magic"] == MAGIC, heads["schema_id"], 0).tolist()
+    return list(zip(schema_ids, heads["event_ms"].tolist(), heads["sub_us"].tolist(), strict=True))
+
+
+def schema_id_of(blob: bytes) -> int | None:
+    """Give the schema id, None of bytes that are not ours."""
+    is_ours = len(blob) >= HEADER.size and blob[:2] == _MAGIC_BYTES
+    return int.from_bytes(blob[2:4], "little") if is_ours else None
 
 
 def stamped(blob: bytes, *, written_ms: int, epoch: int, partition: int, offset: int) -> bytes:

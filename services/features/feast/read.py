@@ -19,10 +19,10 @@ from libs.common.features.laid import Arena, LaidRings, Rows
 from libs.common.features.layout import VIEWS, LayoutError
 from libs.common.redis import UNAVAILABLE
 from services.features.adapters.definitions import Catalog, DefinitionStore
-from services.features.adapters.rings import RedisRings, vector_key
+from services.features.adapters.rings import RedisRings, vector_prefix
 from services.features.domain.definitions import FEATURE_SERVICES
 from services.features.domain.pushed import PushedView, entity_key
-from services.features.domain.vectors import Stamp, head_of
+from services.features.domain.vectors import Stamp, heads_of, schema_id_of
 from services.features.errors import UnknownServiceError, UnknownViewError
 from services.features.feast.wire import EPOCH, ReadRequest, join_value, refuse, rfc3339
 
@@ -67,6 +67,10 @@ class _Column:
         }
 
 
+# Keys without the view's name, by join keys: the views of one entity differ in it only.
+_Prefixes = dict[tuple[str, ...], list[str]]
+
+
 class FeastReader:
     """Answers online reads of Feast clients."""
 
@@ -86,7 +90,8 @@ class FeastReader:
             name: [join_value(value, f"/entities/{name}/{row}") for row, value in enumerate(column)]
             for name, column in _known_entities(request.entities, catalog, parts).items()
         }
-        keys = {part.name: self._keys(tenant, part, texts, request.rows) for part in parts.values()}
+        prefixes: _Prefixes = {}
+        keys = {part.name: self._keys(tenant, part, texts, prefixes) for part in parts.values()}
         wanted = list(dict.fromkeys(key for listed in keys.values() for key in listed))
         try:
             blobs = await self._rings.fetch(wanted)
@@ -115,29 +120,27 @@ class FeastReader:
         raise UnknownServiceError("There is no feature service of this name.")
 
     def _keys(
-        self, tenant: str, part: _Part, texts: Mapping[str, list[str]], rows: int
+        self, tenant: str, part: _Part, texts: Mapping[str, list[str]], known: "_Prefixes"
     ) -> list[str]:
         for key in part.join_keys:
             if key not in texts:
                 raise refuse("/entities", f"lacks {key}, a join key of {part.name}")
-        columns = [texts[key] for key in part.join_keys]
         if part.pushed is None:
-            return [VIEWS[part.name].key(tenant, entity) for entity in columns[0]]
-        named = (
-            dict(zip(part.join_keys, values, strict=True)) for values in zip(*columns, strict=True)
-        )
-        return [vector_key(tenant, part.name, entity_key(part.join_keys, row)) for row in named]
+            return [VIEWS[part.name].key(tenant, entity) for entity in texts[part.join_keys[0]]]
+        if part.join_keys not in known:
+            columns = [texts[key] for key in part.join_keys]
+            known[part.join_keys] = [
+                vector_prefix(tenant, entity_key(values)) for values in zip(*columns, strict=True)
+            ]
+        return [prefix + part.name for prefix in known[part.join_keys]]
 
     async def _knowing(
         self, tenant: str, catalog: Catalog, blobs: Sequence[bytes | None]
     ) -> Catalog:
         """Reload the definitions once if a blob has a schema id that nobody told us of."""
-        for blob in blobs:
-            try:
-                if blob and head_of(blob).schema_id not in catalog.by_schema:
-                    return await self._definitions.catalog(tenant, is_fresh=True)
-            except LayoutError:
-                continue
+        for schema_id in {schema_id_of(blob) for blob in blobs if blob}:
+            if schema_id is not None and schema_id not in catalog.by_schema:
+                return await self._definitions.catalog(tenant, is_fresh=True)
         return catalog
 
 
@@ -203,27 +206,22 @@ def _pushed(
     states = ["NOT_FOUND"] * len(blobs)
     stamps = [EPOCH] * len(blobs)
     by_schema: dict[int, list[int]] = {}
-    rendered: dict[Stamp, str] = {}
-    for row, blob in enumerate(blobs):
-        if blob is None:
-            continue
-        try:
-            head = head_of(blob)
-        except LayoutError:
-            states[row] = "INVALID"
-            continue
-        written = catalog.by_schema.get(head.schema_id)
+    rendered: dict[tuple[int, int], str] = {}
+    held = [(row, blob) for row, blob in enumerate(blobs) if blob is not None]
+    heads = heads_of([blob for _, blob in held])
+    for (row, _), (schema_id, event_ms, sub_us) in zip(held, heads, strict=True):
+        written = catalog.by_schema.get(schema_id)
         if written is None or written.name != view.name:
             states[row] = "INVALID"
             continue
-        if head.stamp not in rendered:
-            rendered[head.stamp] = rfc3339(head.stamp)
-        stamps[row] = rendered[head.stamp]
-        if now_ms - head.stamp.event_ms > view.ttl_ms:
+        if (event_ms, sub_us) not in rendered:
+            rendered[event_ms, sub_us] = rfc3339(Stamp(event_ms, sub_us))
+        stamps[row] = rendered[event_ms, sub_us]
+        if now_ms - event_ms > view.ttl_ms:
             states[row] = "OUTSIDE_MAX_AGE"
             continue
         states[row] = "PRESENT"
-        by_schema.setdefault(head.schema_id, []).append(row)
+        by_schema.setdefault(schema_id, []).append(row)
     values: dict[str, list[Any]] = {name: [None] * len(blobs) for name in part.features}
     for schema_id, rows in by_schema.items():
         layout = catalog.by_schema[schema_id].layout

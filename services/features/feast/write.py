@@ -234,4 +234,4 @@ def _no_nan(value: Any) -> Any:
 
 def _touch_of(view: PushedView, body: Mapping[str, Any]) -> Touch:
     record = view.layout.pack(Stamp(body["event_ms"], body["sub_us"]), body["values"])
-    return Touch(view.name, entity_key(view.join_keys, body["entities"]), record)
+    return Touch(view.name, entity_key([body["entities"][key] for key in view.join_keys]), record)

@@ -1,6 +1,7 @@
 """One HTTP exchange at the edge: what was asked, what was decided, what has been answered."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import orjson
@@ -41,6 +42,17 @@ _SINGLE = frozenset(
         b"idempotency-key",
     }
 )
+
+
+_NO_SPAN: AbstractContextManager[object] = nullcontext()
+
+
+@contextmanager
+def _ended(span: Span) -> Iterator[object]:
+    try:
+        yield span
+    finally:
+        span.end()
 
 
 class ClientGoneError(Exception):
@@ -112,6 +124,12 @@ class Exchange:
         if self.span is None:
             return None
         return get_telemetry().start_child_span(name, self.span, client=client)
+
+    def part(self, name: str) -> AbstractContextManager[object]:
+        """Measure a part of the request with a child span, when it is recorded."""
+        if self.span is None:
+            return _NO_SPAN
+        return _ended(get_telemetry().start_child_span(name, self.span))
 
     def text(self, name: bytes) -> str:
         """Give a header field as text, empty when absent."""

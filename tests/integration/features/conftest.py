@@ -35,7 +35,7 @@ class Running:
     events: KeptEvents
     state: dict[str, Any]
 
-    async def until(self, check: Callable[[], Awaitable[Any]], *, within_s: float = 10.0) -> Any:
+    async def until(self, check: Callable[[], Awaitable[Any]], *, within_s: float = 40.0) -> Any:
         """Poll until `check` gives something true."""
         deadline = time.monotonic() + within_s
         while True:

@@ -54,7 +54,7 @@ def _is_ready(url: str) -> bool:
     return False
 
 
-def _until(check: Any, within_s: float = 20.0) -> None:
+def _until(check: Any, within_s: float = 90.0) -> None:
     deadline = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < deadline, "the effect did not come in time"
