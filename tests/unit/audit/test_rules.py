@@ -84,12 +84,16 @@ def test_a_quiet_tenant_needs_an_absolute_number_too():
 
 
 def test_a_model_that_is_not_its_manifest_is_critical():
-    changed = event(
-        "model.changed", model="fraud", version=2, what="refused", reason="hash differs"
-    )
-    alerts = fed([(changed, 1.0), (event("model.changed", model="x", reason="promoted"), 2.0)])
+    told = "model.onnx: sha256 0123456789ab…, the manifest says ba9876543210…"
+    stream = [
+        event("model.changed", model="fraud", version="2", what="load", reason=told),
+        event("model.changed", model="text", version="1", what="golden", reason="case 3"),
+        event("model.changed", model="x", what="promote", reason="better"),
+    ]
+    alerts = fed([(item, float(at)) for at, item in enumerate(stream)])
     assert [(a.rule, a.subject, a.severity) for a in alerts] == [
-        ("model_hash_mismatch", "fraud", "critical")
+        ("model_hash_mismatch", "fraud", "critical"),
+        ("model_hash_mismatch", "text", "critical"),
     ]
 
 
@@ -107,7 +111,7 @@ def test_alerts_of_one_subject_keep_the_quiet_time(stream):
     at, events = 0.0, []
     for kind, number, step in stream:
         at += step
-        data = {"network": f"n{number}", "key_id": f"k{number % 2}", "reason": "hash"}
+        data = {"network": f"n{number}", "key_id": f"k{number % 2}", "what": "golden"}
         events.append((event(kind, f"t{number % 2}", **data), at))
     last: dict[tuple[str, str, str], float] = {}
     for alert in fed(events):
