@@ -239,3 +239,49 @@ async def test_bad_thresholds_are_refused_and_nothing_is_written(
             assert answer.json()["errors"][0]["pointer"] == pointer
         assert (await running.client.get("/metrics/thresholds")).json()["version"] == 0
         assert running.events.events == []
+
+
+@pytest.mark.parametrize("redis", ["up", "down"])
+async def test_every_mode_of_the_far_side_ends_in_a_whole_report_with_its_reason(
+    start: Start, redis: str
+):
+    reasons = {
+        "ok": None,
+        "fenced_json": None,
+        "reasoning_prefix": None,
+        "400_key": "bad_key",
+        "blocked": "blocked",
+        "max_tokens": "truncated",
+        "empty_parts": "truncated",
+        "not_json": "invalid_json",
+        "nonsense_numbers": "invented_number",
+        "injection_echo": "unsafe_text",
+        "unknown_fact": "unknown_fact",
+    }
+    async with serve_gemini() as stand_in:
+        settings: dict[str, Any] = {
+            **FROZEN,
+            "gemini_api_key": "test-key",
+            "gemini_base_url": stand_in.url,
+            "gemini_rate_limit": 100,
+        }
+        if redis == "down":
+            settings["redis_url"] = "redis://127.0.0.1:1"
+        async with start(**settings) as running:
+            await seed(running, failed=40)
+            for at, (mode, reason) in enumerate(reasons.items()):
+                stand_in.set(mode)
+                # Another window each time, so that each is another question.
+                answer = await running.client.post(
+                    "/analyze/performance", json={"time_window_minutes": 10 + at}
+                )
+                report = answer.json()
+                wanted = reason if redis == "up" else "quota_unavailable"
+                assert report["fallback_reason"] == wanted, mode
+                assert report["summary"], mode
+                assert report["recommendations"], mode
+                assert report["severity"] == "critical", mode
+                assert numbers_in(report) <= numbers_of_facts(report), mode
+                used = report["usage"]
+                assert (used is not None and used["prompt_tokens"] > 0) == (wanted is None), mode
+        assert bool(stand_in.calls) == (redis == "up")
