@@ -1,5 +1,7 @@
 """HTTP of the transparency log: checkpoint, tiles, entry bundles, leaves, proofs."""
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 
 from libs.common.errors import NotFoundError, UnavailableError
@@ -81,8 +83,8 @@ async def leaf(request: Request, event_id: str) -> Response:
 async def proof(request: Request, event_id: str) -> Response:
     """Give a `.tlog-proof`, verifiable offline against the log's verifier key."""
     state = state_of(request)
-    index = (await find_event(request, event_id))["index"]
-    last = await state.checkpoints.latest()
+    item, last = await asyncio.gather(find_event(request, event_id), state.checkpoints.latest())
+    index = item["index"]
     if last is None or last["size"] <= index:
         raise UnavailableError(
             "The event is in the log, but no checkpoint covers it yet.",
