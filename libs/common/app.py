@@ -8,6 +8,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -38,10 +39,12 @@ OPEN_CALLER = Caller(tenant="default", principal="open", scopes=frozenset({"*"})
 class ServiceApp:
     """The finished ASGI app, with the parts that the server and the tests need.
 
-    `http_protocol` is uvicorn's `http` option: a protocol class in place of its own.
+    `http_protocol` is uvicorn's `http` option: a protocol class in place of its own. `tls` names
+    certificate chain and key as PEM files; None serves plain HTTP.
     """
 
     http_protocol: Any = "auto"
+    tls: tuple[Path, Path] | None = None
 
     def __init__(
         self, fastapi: FastAPI, edge: ServiceEdge, platform: Platform, metrics: HttpMetrics

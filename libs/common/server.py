@@ -40,6 +40,8 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
         uvicorn.Config(
             app,
             http=app.http_protocol,
+            ssl_certfile=app.tls[0] if app.tls else None,
+            ssl_keyfile=app.tls[1] if app.tls else None,
             host=settings.host,
             port=settings.listen_port,
             log_config=None,

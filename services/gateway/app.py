@@ -17,6 +17,7 @@ from libs.common.logging import get_logger
 from libs.common.migrations import head_revision
 from libs.common.platform import Platform
 from libs.common.routing import RouteTable
+from libs.common.settings import SettingsError
 from services.gateway.adapters.administration import AdminDesk
 from services.gateway.adapters.admission import Admission
 from services.gateway.adapters.console_feed import ALL, ConsoleFeed
@@ -106,6 +107,10 @@ def create_app(settings: GatewaySettings, *, events: EventEmitter | None = None)
     )
     _drop_own_description(base.fastapi)
     app = GatewayApp(base.fastapi, base._edge, base.platform, base.metrics)
+    if settings.tls_cert and settings.tls_key:
+        app.tls = settings.tls_cert, settings.tls_key
+    elif settings.tls_cert or settings.tls_key:
+        raise SettingsError("gateway: TLS_CERT and TLS_KEY are set together or not at all")
     app.http_protocol = bounded_protocol(
         app.platform.registry,
         header_receipt_s=settings.header_receipt_s,

@@ -105,6 +105,8 @@ async def running_gateway(
             uvicorn.Config(
                 app,
                 http=app.http_protocol,
+                ssl_certfile=app.tls[0] if app.tls else None,
+                ssl_keyfile=app.tls[1] if app.tls else None,
                 host="127.0.0.1",
                 port=0,
                 log_config=None,
@@ -124,7 +126,7 @@ async def running_gateway(
         try:
             yield RunningGateway(
                 app,
-                f"http://127.0.0.1:{port}",
+                f"{'https' if app.tls else 'http'}://127.0.0.1:{port}",
                 port,
                 key_file.read_text().strip(),
                 recorder,

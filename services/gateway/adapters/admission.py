@@ -117,12 +117,14 @@ class Admission:
         counted = not is_free
         if counted and not (known and known.exempt_ip):
             await self._check_guard(exchange)
-        credential = await self._authenticate(exchange, token, route)
-        if counted and not (credential and credential.exempt_ip):
-            await self._check_address(exchange, self._ip, exchange.network)
-        if credential:
-            await self._check_key(exchange, credential)
-            await self._check_tenant(exchange, credential)
+        with exchange.part("auth.verify"):
+            credential = await self._authenticate(exchange, token, route)
+        with exchange.part("ratelimit.check"):
+            if counted and not (credential and credential.exempt_ip):
+                await self._check_address(exchange, self._ip, exchange.network)
+            if credential:
+                await self._check_key(exchange, credential)
+                await self._check_tenant(exchange, credential)
         if route is None:
             return
         if route.scope and credential and not credential.caller.may(route.scope):

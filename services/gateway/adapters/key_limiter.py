@@ -5,6 +5,7 @@ per lot; every permit still comes out of the one shared count, so the quota is n
 While Redis is down one request per second probes, all others are told to decide locally.
 """
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,7 @@ class RedisKeyLimiter:
     def __init__(self, redis: Redis) -> None:
         self._script: Any = redis.register_script(SCRIPT)
         self._lots: dict[tuple[str, str], _Lot] = {}
+        self._drawing: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._probe_at = 0.0
         self.is_up = True
 
@@ -60,12 +62,27 @@ class RedisKeyLimiter:
         """Count one request, or give None when Redis cannot say in time."""
         now = time.monotonic()
         key = (tenant, principal)
+        drawing = self._drawing.get(key)
+        if drawing is not None:
+            await asyncio.shield(drawing)  # one draw at a time: two would waste a lot
+            now = time.monotonic()
         lot = self._lots.get(key)
         if lot and lot.permits and now < lot.expires_at:
             lot.permits -= 1
             return self._allowed(policy, lot.ahead_s, lot.permits)
         if not self.is_up and now < self._probe_at:
             return None
+        if policy.quota < 2 * _QUOTA_PER_PERMIT or key in self._drawing:
+            return await self._draw(key, policy, now)
+        self._drawing[key] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._draw(key, policy, now)
+        finally:
+            self._drawing.pop(key).set_result(None)
+
+    async def _draw(self, key: tuple[str, str], policy: Policy, now: float) -> Decision | None:
+        """Draw a lot from the shared count and take the first permit of it."""
+        tenant, principal = key
         size = min(_LOT_MAX, max(1, policy.quota // _QUOTA_PER_PERMIT))
         try:
             granted, ahead_us, retry_us = await self._script(

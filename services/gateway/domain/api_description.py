@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from libs.common.catalog.model import Route
+from libs.common.context import Caller
 
 _REF_PREFIX = "#/components/schemas/"
 _PROBLEM = {
@@ -78,6 +79,20 @@ def merge(
             },
         },
     }
+
+
+def only_for(document: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    """Give the document without the operations that a caller may not call."""
+    paths = {}
+    for path, operations in document["paths"].items():
+        kept = {
+            method: operation
+            for method, operation in operations.items()
+            if "x-scope" not in operation or caller.may(operation["x-scope"])
+        }
+        if kept:
+            paths[path] = kept
+    return {**document, "paths": paths}
 
 
 def _edge_of(service: str, route: Route, template: str) -> dict[str, Any]:

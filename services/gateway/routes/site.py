@@ -1,15 +1,19 @@
 """Status page, merged API description and its two readers, from packaged assets (no CDN)."""
 
+import hashlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+import orjson
+from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import FileResponse
 
+from libs.common.context import Caller
 from libs.common.errors import NotFoundError
 from libs.common.platform import VERSION
+from services.gateway.domain.api_description import only_for
 from services.gateway.domain.ports import ApiDescriber
 
 router = APIRouter(tags=["documentation"])
@@ -71,11 +75,20 @@ async def root(request: Request) -> dict[str, Any]:
 
 
 @router.get("/openapi.json", include_in_schema=False)
-async def description(request: Request) -> Response:
-    """Give the merged description."""
+async def description(
+    request: Request, scopes: Annotated[str | None, Query(max_length=2_000)] = None
+) -> Response:
+    """Give the merged description; with `scopes` only what a caller with those may call."""
     monitor: ApiDescriber = request.state.monitor
     body = monitor.description(request.app.openapi())
-    return Response(body, media_type="application/json", headers={"cache-control": "no-cache"})
+    if scopes is not None:
+        held = Caller("", "", frozenset(scopes.replace(",", " ").split()))
+        body = orjson.dumps(only_for(orjson.loads(body), held))
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"cache-control": "no-cache", "etag": etag}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)
 
 
 @router.get("/docs", include_in_schema=False)

@@ -148,7 +148,9 @@ async def test_the_address_log_is_exact_under_concurrency(clean_postgres: str) -
         await limiter.connect()
     policy = Policy("ip", 20, 60, 20)
     decisions = []
-    for _ in range(5):
+    for _ in range(30):  # on a busy machine some are told to decide locally, in 60 ms
+        if sum(decision is not None for decision in decisions) >= 40:
+            break
         decisions += await asyncio.gather(
             *(limiter.take("10.0.0.1", policy) for limiter in limiters for _ in range(4))
         )
