@@ -27,7 +27,8 @@ def request_bytes(url: str, headers: dict[str, str], body: bytes) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
+async def read_answer(reader: asyncio.StreamReader) -> int:
+    """Read one answer and give its status."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     length = next(
@@ -46,7 +47,7 @@ async def _connection(url: str, request: bytes, until: float, tally: Tally) -> N
         while time.perf_counter() < until:
             began = time.perf_counter()
             writer.write(request)
-            status = await _answer(reader)
+            status = await read_answer(reader)
             tally.latencies_ms.append((time.perf_counter() - began) * 1e3)
             tally.errors += status != 200
     except (OSError, ValueError, asyncio.IncompleteReadError):

@@ -146,6 +146,7 @@ def prometheus(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    log = (folder / "log").open("wb")
     process = subprocess.Popen(
         [
             binary,
@@ -156,12 +157,16 @@ def prometheus(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "--log.level=warn",
         ],
         stdout=subprocess.DEVNULL,
-        stderr=(folder / "log").open("wb"),
+        stderr=log,
     )
+    log.close()
     server = Prometheus(f"http://127.0.0.1:{port}")
 
     def is_scraping() -> bool:
         with contextlib.suppress(httpx2.HTTPError):
+            # While it starts, every question is answered 503.
+            if server.client.get("/-/ready").status_code != 200:
+                return False
             return len(server.query('up{job="gatehouse"} == 1')) == len(SERVICES)
         return False
 
