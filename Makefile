@@ -79,12 +79,18 @@ models: $(VENV)/.dev-stamp ## Train the models under models/ again, from their s
 	@$(PY) -m training.personalization
 
 .PHONY: peers
-peers: ## Make the environments of clients that clash with ours (Feast)
+peers: ## Make the environments of clients that clash with ours (Feast, KServe)
 	@PYTHON=$(PYTHON) sh benchmarks/peers/make.sh
 
 .PHONY: bench
 bench: $(VENV)/.run-stamp ## Measure the suite; prints a table and writes JSON under benchmarks/results/
 	@$(PY) -m benchmarks.suite
+
+.PHONY: mlflow
+mlflow: ## Start an MLflow server and UI on 127.0.0.1:5000, in an environment of its own
+	@test -x .venv-mlflow/bin/mlflow || ($(PYTHON) -m venv .venv-mlflow && .venv-mlflow/bin/pip install --quiet --disable-pip-version-check 'mlflow>=3,<4')
+	@mkdir -p $(STATE)/mlflow
+	@exec .venv-mlflow/bin/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(STATE)/mlflow/mlflow.db --artifacts-destination $(STATE)/mlflow/artifacts
 
 .PHONY: profile
 profile: $(VENV)/.dev-stamp ## Sample a running service with py-spy into profile-SERVICE.svg

@@ -156,6 +156,30 @@ class InferenceSettings(ServiceSettings):
         gt=0,
         description="Seconds between two runs of a loaded version's golden cases.",
     )
+    mlflow_tracking_uri: str | None = env(
+        "MLFLOW_TRACKING_URI",
+        default=None,
+        description="MLflow tracking server whose registry is followed (http or https); the "
+        "training pipelines log to it, into an embedded SQLite file when it is empty.",
+    )
+    mlflow_models: CommaList = env(
+        "MLFLOW_MODELS",
+        default=("fraud",),
+        description="Registered models to follow, separated by commas.",
+    )
+    mlflow_alias: str = env(
+        "MLFLOW_ALIAS",
+        default="champion",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Alias whose version is fetched, proven and promoted when it moves.",
+    )
+    mlflow_poll_s: float = env(
+        "MLFLOW_POLL_S",
+        default=30.0,
+        gt=0,
+        le=3_600,
+        description="Seconds between two looks at the alias, give or take a fifth.",
+    )
 
     @property
     def staged_models_path(self) -> Path:

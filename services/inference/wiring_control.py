@@ -12,10 +12,12 @@ from libs.common.manifest_signing import read_public_key
 from libs.common.platform import Platform
 from libs.common.settings import SettingsError
 from services.inference.adapters.control_store import PostgresControlStore
+from services.inference.adapters.mlflow_source import MlflowSource
 from services.inference.adapters.repository import ModelRepository
 from services.inference.adapters.rollout_sums import RedisRolloutSums
 from services.inference.control.loop import ControlLoop
 from services.inference.control.models import ModelControl
+from services.inference.control.registry import RegistryWatch
 from services.inference.control.rollouts import RolloutControl
 from services.inference.domain.control import ControlStore, RolloutSums
 from services.inference.domain.repository import RepositoryPolicy
@@ -133,12 +135,16 @@ async def open_control(
         repository, stores.records, stores.sums, platform.events, metrics, keep=stores.keep
     )
     rollouts = RolloutControl(models, stores.sums, platform.events, metrics)
+    watch = _watch(settings, models)
+    if watch is not None:
+        platform.health.add_check("mlflow", watch.health)
     loop = ControlLoop(
         models,
         rollouts,
         stores.sums,
         reconcile_s=settings.models_reconcile_s,
         golden_s=settings.golden_interval_s,
+        also=[watch.run()] if watch is not None else (),
     )
     models.publish()
     _report(platform, repository)
@@ -152,6 +158,20 @@ async def open_control(
     )
     async with loop.running():
         yield Control(models, rollouts)
+
+
+def _watch(settings: InferenceSettings, models: ModelControl) -> RegistryWatch | None:
+    """Make the registry's watch; an embedded tracking store has no server to watch."""
+    url = settings.mlflow_tracking_uri
+    if url is None or not url.startswith(("http://", "https://")):
+        return None
+    return RegistryWatch(
+        MlflowSource(url, settings.staged_models_path),
+        models,
+        names=settings.mlflow_models,
+        alias=settings.mlflow_alias,
+        poll_s=settings.mlflow_poll_s,
+    )
 
 
 def _report(platform: Platform, repository: ModelRepository) -> None:

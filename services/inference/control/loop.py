@@ -1,11 +1,11 @@
 """The loop of one replica: follow the records, judge the rollouts, prove the models again."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from libs.common.errors import ServiceError
 from libs.common.logging import get_logger
@@ -39,28 +39,25 @@ class ControlLoop:
         *,
         reconcile_s: float,
         golden_s: float,
+        also: Sequence[Coroutine[Any, Any, None]] = (),
     ) -> None:
         self._models = models
         self._rollouts = rollouts
         self._sums = sums
         self._reconcile_s = reconcile_s
         self._golden_s = golden_s
+        self._also = also
         self._beat = Beat()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run around the life of the service."""
-        tasks = [
-            asyncio.create_task(self._run()),
-            asyncio.create_task(self._rollouts.work_after()),
-        ]
+        tasks = [asyncio.create_task(work) for work in (self._run(), *self._also)]
+        tasks.append(asyncio.create_task(self._rollouts.work_after()))
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await _stop(tasks)
             await self._models.close()
 
     async def follow(self) -> None:
@@ -98,3 +95,15 @@ class ControlLoop:
         if is_up != self._beat.is_up:
             self._beat.is_up = is_up
             log.warning("following the records", state="up" if is_up else "down", reason=reason)
+
+
+async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel until each task has ended.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11 loses a cancellation that comes together
+    with its result (cpython#86296), and the drivers use it.
+    """
+    for task in tasks:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.2)

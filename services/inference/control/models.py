@@ -304,7 +304,7 @@ class ModelControl:
         before: int | None = None,
         reason: str = "",
     ) -> None:
-        """Show the states and emit model.changed; actor and tenant are the call's, if there is one."""
+        """Show the states and emit model.changed, with the caller as actor if there is one."""
         self.publish()
         data: dict[str, object] = {"what": what, "model": name, "by": actor()}
         if version is not None:
