@@ -1,11 +1,13 @@
 """The served log: checkpoint, tiles, bundles and proofs, checked by an independent rebuild."""
 
+import asyncio
 import time
 
 import asyncpg
 import pytest
 
 from libs.common.http_client import Reply, ServiceClient
+from libs.common.identity import IDENTITY_HEADER, Signer
 from libs.common.transparency import tree
 from libs.common.transparency.crypto import verify_ed25519
 from libs.common.transparency.note import Checkpoint, VerifierKey, open_note
@@ -83,6 +85,40 @@ async def test_bundles_tiles_checkpoint_and_proofs_agree_with_a_rebuilt_tree(aud
         "a/000",
     ):
         assert (await _get(client, f"/tile/{path}")).status == 404, path
+    await client.close()
+
+
+async def test_an_independent_reader_of_tlog_tiles_agrees(audit):
+    """tlog-scales walks our tiles over HTTP: root, entries, proofs, signature."""
+    from tlog_scales.backend import HttpBackend
+    from tlog_scales.reader import TilesReader
+    from tlog_scales.signing import Vkey
+
+    client = audit.client("inference")
+    await deliver(client, [prediction(i) for i in range(SIZE)])
+    key_text = (await _get(client, "/v1/audit/status")).json()["verifier_key"]
+    await _checkpoint_of(client, VerifierKey.parse(key_text), SIZE)
+    first = (await _get(client, "/v1/audit/events?limit=1")).json()["items"][0]
+    leaf = (await _get(client, f"/v1/audit/events/{first['id']}/leaf")).body
+
+    def read() -> None:
+        signer = Signer.from_directory("inference", audit.state_dir / "keys")
+        backend = HttpBackend(audit.url)
+        backend.session.headers[IDENTITY_HEADER] = signer.header("audit", tenant="default")
+        with backend.session:
+            reader = TilesReader(backend)
+            checkpoint = reader.get_checkpoint()
+            checkpoint.verify(Vkey.from_string(key_text))
+            assert checkpoint.size == SIZE
+            assert reader.calculate_root_hash() == checkpoint.root_hash
+            assert reader.get_entry(SIZE - 1) == leaf
+            for index in (0, 255, 256, SIZE - 1):
+                entry = tree.leaf_hash(reader.get_entry(index))
+                reader.get_inclusion_proof(index, SIZE).check(entry, checkpoint.root_hash)
+            old = tree.root_of([tree.leaf_hash(reader.get_entry(i)) for i in range(300)])
+            reader.get_consistency_proof(300, SIZE).check(old, checkpoint.root_hash)
+
+    await asyncio.to_thread(read)
     await client.close()
 
 

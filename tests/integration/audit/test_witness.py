@@ -8,6 +8,8 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tlog_scales.signing import Vkey
+from tlog_scales.tlog import Checkpoint as TlogCheckpoint
 
 from libs.common.http_client import ServiceClient
 from libs.common.transparency.crypto import verify_ed25519
@@ -110,6 +112,8 @@ async def test_the_protocol_is_answered_case_by_case_and_survives_kill(own_state
     kept = (await client.request("GET", latest)).body.decode()
     policy = Policy(log.verifier, (witness.verifier,))
     assert policy.checkpoint_of(kept, verify_ed25519).size == 40
+    # An independent implementation reads the cosignature too.
+    TlogCheckpoint.from_text(kept).verify(Vkey.from_string(str(witness.verifier)))
     assert witness.memory_mib() < 40
     await client.close()
 
