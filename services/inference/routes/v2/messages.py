@@ -230,7 +230,7 @@ def _input_head(entry: object) -> tuple[str, str, list[int], int | None]:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise V2BadRequestError("each input is an object with a name")
     name, datatype, shape = entry["name"], entry.get("datatype"), entry.get("shape")
-    if datatype not in DATATYPES:
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise V2BadRequestError(f"input '{name}': unknown or unsupported datatype")
     if not isinstance(shape, list):
         raise V2BadRequestError(f"input '{name}': shape must be a list of integers")
