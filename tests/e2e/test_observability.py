@@ -179,6 +179,7 @@ def prometheus(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 time.sleep(1.1)  # spreads the calls over scrapes, so that a rate exists
         yield server
     finally:
+        server.client.close()
         process.terminate()
         process.wait(15)
         shutil.rmtree(folder, ignore_errors=True)
