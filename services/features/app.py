@@ -106,7 +106,7 @@ def create_app(
                 events_max=settings.events_max,
                 definitions=definitions,
                 jobs=jobs,
-                feast_reader=FeastReader(definitions, rings),
+                feast_reader=FeastReader(definitions, rings, platform.registry),
                 feast_writer=FeastWriter(definitions, log, rings, jobs),
                 background=background,
                 history=history,

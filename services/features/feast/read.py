@@ -9,9 +9,11 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+from prometheus_client import CollectorRegistry, Histogram
 
 from libs.common.errors import UnavailableError
 from libs.common.features import columns as ring_columns
@@ -74,8 +76,17 @@ _Prefixes = dict[tuple[str, ...], list[str]]
 class FeastReader:
     """Answers online reads of Feast clients."""
 
-    def __init__(self, definitions: DefinitionStore, rings: RedisRings) -> None:
+    def __init__(
+        self, definitions: DefinitionStore, rings: RedisRings, registry: CollectorRegistry
+    ) -> None:
         self._definitions, self._rings = definitions, rings
+        self._freshness = Histogram(
+            "gatehouse_feature_freshness_seconds",
+            "Age of the oldest value of a view in one read, from its event time.",
+            ("view",),
+            buckets=(1, 5, 15, 60, 300, 900, 3600, 21_600, 86_400, 604_800),
+            registry=registry,
+        )
 
     async def read(self, tenant: str, request: ReadRequest) -> dict[str, Any]:
         """Answer one read.
@@ -109,7 +120,18 @@ class FeastReader:
                 catalog = await self._knowing(tenant, catalog, mine)
                 columns = _pushed(part, part.pushed, catalog, mine)
             found |= {(reference, name): column for name, column in columns.items()}
+            self._observe(part.name, columns)
         return _answer(request, parts, order, found)
+
+    def _observe(self, view: str, columns: Mapping[str, _Column]) -> None:
+        """Count how old what we served is; all features of a view share their times."""
+        stamps = next(iter(columns.values())).event_timestamps
+        oldest = min((stamp for stamp in set(stamps) if stamp != EPOCH), default=None)
+        if oldest is not None:
+            age_s = time.time() - datetime.fromisoformat(oldest).timestamp()
+            # Names of tenants' views are no labels: there is no bound to them.
+            label = view if view in VIEWS else "pushed"
+            self._freshness.labels(label).observe(max(0.0, age_s))
 
     def _references(self, catalog: Catalog, name: str) -> list[str]:
         if name in catalog.services:

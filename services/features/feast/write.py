@@ -29,7 +29,7 @@ from services.features.errors import (
 )
 from services.features.feast import wire
 
-_READABLE_S, _POLL_S = 0.5, 0.003
+_READABLE_S, _POLL_S = 2.0, 0.003
 _TIME_COLUMN, _CREATED_COLUMN = "event_timestamp", "created"
 _MATERIALIZE_BATCH = 2000
 TYPE = "pushed"

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 from redis import Redis
@@ -39,6 +40,7 @@ async def _define(running: Running, *documents: Any) -> Any:
         "/features/definitions", json={"definitions": list(documents or (VIEW, SERVICE))}
     )
     assert answer.status_code == 200, answer.text
+    await running.applied()  # a store that starts is not served from
     return answer.json()
 
 
@@ -58,7 +60,9 @@ def _frame(card: Any = 7, stamp: str | None = None, **values: Any) -> dict[str, 
 
 async def _write(running: Running, view: str = "fv1", **frame: Any) -> Any:
     body = {"feature_view_name": view, "df": _frame(**frame), "allow_registry_cache": False}
-    return await running.client.post("/write-to-online-store", json=body)
+    answer = await running.client.post("/write-to-online-store", json=body)
+    await running.applied()  # the answer waits for it only so long
+    return answer
 
 
 async def _read(running: Running, *features: str, cards: Any = (7,), **more: Any) -> Any:
@@ -168,6 +172,8 @@ async def test_computed_views_are_read_beside_pushed_ones(start: Start) -> None:
         names = served["metadata"]["feature_names"]
         assert names[:3] == ["card_id", "merchant_id", "card__count_1h"]
         assert served["results"][names.index("merchant__count_1d")]["values"] == [1.0]
+        metrics = (await running.client.get("/metrics")).text
+        assert 'gatehouse_feature_freshness_seconds_bucket{le="300.0",view="card"} 2.0' in metrics
 
 
 async def test_full_names_services_versions_and_the_content_type(start: Start) -> None:
@@ -197,7 +203,9 @@ async def test_full_names_services_versions_and_the_content_type(start: Start) -
         assert (await _read(running, "fv1:f1_0")).json()["results"][1]["values"] == [0.5]
 
 
-async def test_a_push_reaches_its_views_and_repeats_change_nothing(start: Start) -> None:
+async def test_a_push_reaches_its_views_and_repeats_change_nothing(
+    start: Start, clean_postgres: str
+) -> None:
     async with start() as running:
         await _define(running)
         stamp = _stamp()
@@ -209,15 +217,17 @@ async def test_a_push_reaches_its_views_and_repeats_change_nothing(start: Start)
             "transform_on_write": True,
         }
         first = await running.client.post("/push", json=body)
+        await running.applied()
         assert (first.status_code, first.content) == (200, b"")
-        heads = await running.client.get("/features/freshness")
         assert (await running.client.post("/push", json=body)).status_code == 200
-        again = await running.client.get("/features/freshness")
-        assert heads.json()["lag_events"] == again.json()["lag_events"] == 0
+        connection = await asyncpg.connect(clean_postgres)
+        assert await connection.fetchval("SELECT count(*) FROM features.log") == 1
+        await connection.close()
         older = {**body, "df": _frame(stamp=_stamp(60), f1_0=9.0)}
         await running.client.post("/push", json=older)
         same_time = {**body, "df": _frame(stamp=stamp, f1_0=0.75)}
         await running.client.post("/push", json=same_time)
+        await running.applied()
         assert (await _read(running, "fv1:f1_0")).json()["results"][1]["values"] == [0.75]
 
 
@@ -237,6 +247,7 @@ async def test_offline_pushes_come_online_by_materialization(start: Start) -> No
         }
         done = await running.client.post("/materialize", json=body)
         assert (done.status_code, done.content) == (200, b"null")
+        await running.applied()
         assert (await _read(running, "fv1:f1_0")).json()["results"][1]["values"] == [0.25]
         incremental = {"end_ts": _stamp(0), "feature_views": ["fv1"], "full_feature_names": False}
         later = await running.client.post("/materialize-incremental?async=true", json=incremental)
@@ -316,6 +327,7 @@ async def test_broken_json_and_a_store_that_is_not_ready(start: Start, redis_url
         missing = b'{"feature_view_name": "fv1", "df": {"card_id": [7], "f1_0": [NaN], '
         missing += b'"event_timestamp": ["%s"]}}' % _stamp().encode()
         assert (await running.client.post("/write-to-online-store", content=missing)).is_success
+        await running.applied()
         assert (await _read(running, "fv1:f1_0")).json()["results"][1]["statuses"] == ["NULL_VALUE"]
 
 
