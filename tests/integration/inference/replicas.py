@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 
+from libs.common.events.registry import problems_of
 from services.inference.settings import InferenceSettings
 from tests.unit.inference.conftest import FakeReader, MemoryEvents, serving
 
@@ -58,6 +59,8 @@ async def replica(
     )
     async with serving(chosen, reader, events) as client:
         yield Replica(client, events, reader)
+    # Whatever happened, audit would have taken every event.
+    assert {problems_of(event.to_wire(), "inference") for event in events.events} <= {None}
 
 
 async def until(condition: Callable[[], Any], what: str, deadline_s: float = 10.0) -> None:

@@ -58,7 +58,7 @@ async def test_the_other_replica_follows_and_a_restart_remembers(root, stores):
 
 
 async def test_without_the_database_a_restart_serves_what_was_last_wanted(root, stores):
-    state_dir, postgres_url, redis_url = stores
+    state_dir, _, redis_url = stores
     async with replica(root, *stores) as one:
         await one.post("/models/fraud/versions/1/promote", 200)
     gone = "postgresql://nobody@127.0.0.1:9/none"

@@ -1,4 +1,4 @@
-"""Rollouts over real Postgres and Redis: assignment, shadow, canary, rollback, restart, replicas."""
+"""Rollouts over real stores: assignment, shadow, canary, rollback, restart, replicas."""
 
 import asyncio
 import shutil

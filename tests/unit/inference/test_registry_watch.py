@@ -88,10 +88,10 @@ async def test_a_registry_that_is_down_is_retried_and_comes_back():
     task = asyncio.create_task(watch.run())
     try:
         async with asyncio.timeout(5):
-            while (await watch.health()).status != "degraded":
+            while (await watch.health()).status != "degraded":  # noqa: ASYNC110 - no event to wait for
                 await asyncio.sleep(0.005)
             registry.error = None
-            while not models.promoted:
+            while not models.promoted:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.005)
     finally:
         task.cancel()
