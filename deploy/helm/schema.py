@@ -180,7 +180,7 @@ def schema() -> Schema:
         "prometheusRule": closed(enabled=FLAG, labels=TEXTS, runbookBaseUrl=URL),
         "dashboards": closed(enabled=FLAG, label=NAME, labelValue=TEXT),
         "models": closed(
-            existingClaim=TEXT, mountPath={"type": "string", "pattern": "^/"}, names=NAMES
+            existingClaim=TEXT, mountPath={"type": "string", "pattern": "^/"}, served=NAMES
         ),
         "gpu": closed(
             enabled=FLAG,

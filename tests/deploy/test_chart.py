@@ -355,10 +355,10 @@ def test_gpu_pods_choose_nodes_share_them_and_read_a_subset_of_the_models() -> N
     assert own["resources"]["limits"]["nvidia.com/gpu.shared"] == "1"
     assert pod["nodeSelector"]["nvidia.com/gpu.product"] == "NVIDIA-L4"
     mounts = [mount for mount in own["volumeMounts"] if mount["name"] == "models"]
-    assert [(m["mountPath"], m["subPath"], m["readOnly"]) for m in mounts] == [
-        ("/models/sentiment", "sentiment", True),
-        ("/models/fraud", "fraud", True),
-    ]
+    assert [(mount["mountPath"], mount["readOnly"]) for mount in mounts] == [("/models", True)]
+    environment = {item["name"]: item.get("value") for item in own["env"]}
+    assert environment["MODEL_PATH"] == "/models"
+    assert environment["MODELS_SERVED"] == "sentiment,fraud"
     plugin = next(d for d in documents if d["metadata"]["name"] == "gatehouse-gpu-sharing")
     sharing = yaml.safe_load(plugin["data"]["config.yaml"])["sharing"]["timeSlicing"]
     assert sharing["resources"] == [{"name": "nvidia.com/gpu", "replicas": 4}]
@@ -530,7 +530,6 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {**STORES, "externalSecrets": {"enabled": True}},
         "storeRef.name",
     ),
-    "a subset of nothing": ({**STORES, "models": {"names": ["fraud"]}}, "models.existingClaim"),
     "a witness without a key": (
         {**STORES, "witness": {"url": "https://w.example.org"}},
         "witness.verifierKey",
