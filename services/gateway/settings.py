@@ -194,6 +194,12 @@ class GatewaySettings(ServiceSettings):
         description="External issuers as a JSON list of {issuer, audience, tenant, algorithms, "
         "typ, scope_claim, scope_map, jwks_uri}; tokens of others are refused.",
     )
+    allowed_hosts: CommaList = env(
+        "ALLOWED_HOSTS",
+        default=(),
+        description="Values of Host that are answered, as sent; empty: any. Nothing is built from "
+        "Host but X-Forwarded-Host.",
+    )
     cors_origins: CommaList = env(
         "CORS_ORIGINS",
         default=(),

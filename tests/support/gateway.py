@@ -91,8 +91,8 @@ async def running_gateway(
             state_dir=state_dir,
             postgres_url=postgres_url,
             redis_url=redis_url,
-            redis_timeout_s=0.5,
             **{
+                "redis_timeout_s": 0.5,
                 **{f"{name}_url": upstream.url for name, upstream in upstreams.items()},
                 **overrides,
             },

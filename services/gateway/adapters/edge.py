@@ -85,6 +85,7 @@ class Edge:
         self._idempotency = idempotency
         self._cors = Cors(settings.cors_origins)
         self._websockets = websockets
+        self._hosts = frozenset(host.encode() for host in settings.allowed_hosts)
         self._allowed_origins = frozenset(settings.cors_origins)
         self._trusted = [ip_network(cidr, strict=False) for cidr in settings.trusted_cidrs]
         self._networks: dict[str, tuple[str, bool]] = {}
@@ -143,8 +144,10 @@ class Edge:
         self._admission.enter(exchange.credential)
         return self._upstreams[match.service]
 
-    @staticmethod
-    def _checked_path(exchange: Exchange) -> str:
+    def _checked_path(self, exchange: Exchange) -> str:
+        """Check Host and path; both are refused, never rewritten."""
+        if self._hosts and exchange.fields.get(b"host") not in self._hosts:
+            raise BadRequestError("This host is not served here.", code="unknown_host")
         raw_path: bytes = exchange.scope["raw_path"].partition(b"?")[0]
         problem = path_problem(raw_path)
         if problem:

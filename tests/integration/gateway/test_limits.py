@@ -9,7 +9,7 @@ import pytest
 
 from services.gateway.adapters.ip_limiter import PostgresIpLimiter
 from services.gateway.adapters.key_limiter import RedisKeyLimiter
-from services.gateway.domain.limits import Policy
+from services.gateway.domain.limits import Decision, Policy
 from tests.support.gateway import RunningGateway, eventually, running_gateway
 
 pytestmark = pytest.mark.anyio
@@ -147,7 +147,7 @@ async def test_the_address_log_is_exact_under_concurrency(clean_postgres: str) -
     for limiter in limiters:
         await limiter.connect()
     policy = Policy("ip", 20, 60, 20)
-    decisions = []
+    decisions: list[Decision | None] = []
     for _ in range(30):  # on a busy machine some are told to decide locally, in 60 ms
         if sum(decision is not None for decision in decisions) >= 40:
             break

@@ -1,6 +1,7 @@
 """Attacks that no HTTP client would send, over raw sockets: framing, paths, headers, leaks."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -109,3 +110,51 @@ async def test_credentials_appear_in_no_answer_log_or_event(
     assert "ssssssss" not in written.out + written.err
     assert "ssssssss" not in str([event.to_wire() for event in gateway.recorder.events])
     assert b"ssssssss" not in (await gateway.call("GET", "/metrics", key=None))[1]
+
+
+async def test_no_header_value_breaks_into_a_second_header(gateway: RunningGateway) -> None:
+    for evil in ("b\rX-Evil: 1", "b\0c", "b\r\r\nX-Evil: 1"):
+        head = "GET /models HTTP/1.1\r\nHost: a\r\nX-API-Key: KEY\r\nX-A: " + evil
+        await raw(gateway, head.replace("\r\n", "\n"))
+    for request in gateway.upstreams["inference"].received:
+        assert not request.header("x-evil")
+
+
+async def test_a_compressed_body_is_neither_unpacked_nor_believed(gateway: RunningGateway) -> None:
+    bomb = gzip.compress(bytes(10_000_000))
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    status, _, _ = await gateway.call("POST", "/score/fraud", data=bomb, headers=headers)
+    assert status == 200
+    assert gateway.upstreams["inference"].received[-1].body == bomb
+
+
+async def test_nothing_a_caller_sends_reaches_a_url_or_host_of_ours(
+    gateway: RunningGateway,
+) -> None:
+    heads = [
+        "GET http://169.254.169.254/latest/meta-data HTTP/1.1\nHost: a\nX-API-Key: KEY",
+        "GET /models HTTP/1.1\nHost: 169.254.169.254\nX-API-Key: KEY\nX-Original-URL: /admin",
+        "GET /models HTTP/1.1\nHost: evil\nX-API-Key: KEY\nX-Forwarded-Host: evil\n"
+        "X-Forwarded-Prefix: /x\nForwarded: host=evil",
+    ]
+    for head in heads:
+        await raw(gateway, head)
+    received = [r for r in gateway.upstreams["inference"].received if r.target == "/models"]
+    assert len(received) == 2
+    for request in received:
+        assert request.header("host") == gateway.upstreams["inference"].url.removeprefix("http://")
+        assert not request.header("x-original-url")
+        assert not request.header("x-forwarded-prefix")
+        assert not request.header("forwarded")
+    assert received[1].header("x-forwarded-host") == "evil"
+
+
+async def test_hosts_outside_the_list_are_refused(
+    state_dir: Path, clean_postgres: str, redis_url: str
+) -> None:
+    async with running_gateway(
+        state_dir, clean_postgres, redis_url, allowed_hosts=("api.example",)
+    ) as gateway:
+        for host, status in (("api.example", b"200"), ("evil.example", b"400"), ("", b"400")):
+            answer = await raw(gateway, f"GET /models HTTP/1.1\nHost: {host}\nX-API-Key: KEY")
+            assert answer.startswith(b"HTTP/1.1 " + status), host
