@@ -339,10 +339,10 @@ class RolloutControl:
         self._leave(record.model)
         self._metrics.rollouts.labels(state).inc()
         log.info("rollout ended", rollout=record.id, model=record.model, state=state, reason=signal)
+        await self._announce(written, "complete" if state == COMPLETED else "rollback")
         await self._models.follow()
         if state == ROLLED_BACK:
             await self._drop(record)
-        await self._announce(written, "complete" if state == COMPLETED else "rollback")
         return written
 
     async def _drop(self, record: RolloutRecord) -> None:

@@ -50,7 +50,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while True:
             with contextlib.suppress(httpx2.TransportError):
                 if httpx2.get(f"{url}/health", timeout=2).status_code == 200:

@@ -53,6 +53,10 @@ async def _state(one: Replica) -> str:
     return str((await one.get(ROLLOUTS))["items"][0]["state"])
 
 
+def _told(one: Replica) -> list[str]:
+    return [change["what"] for change in one.changes("rollout.changed")]
+
+
 async def _started(root: Path, one: Replica, **body: Any) -> dict[str, Any]:
     await one.post("/models/fraud/versions/1/promote", 200)
     return await one.post(ROLLOUTS, 201, **body)
@@ -89,8 +93,7 @@ async def test_a_dead_candidate_is_taken_back_and_no_caller_notices(root, stores
         ended = (await one.get(ROLLOUTS))["items"][0]
         assert (ended["signal"], ended["weight"]) == ("errors", 0)
         assert await one.serving() == "1"
-        changes = [change["what"] for change in one.changes("rollout.changed")]
-        assert changes == ["start", "rollback"]
+        await until(lambda: _told(one) == ["start", "rollback"], "the event of the rollback")
         failed = [e for e in one.events.events if e.data.get("status") == "failed"]
         assert {event.data["arm"] for event in failed} == {"candidate"}
 
@@ -110,10 +113,13 @@ async def test_a_good_candidate_is_promoted_step_by_step_where_that_is_allowed(r
             return await _state(one) == "completed"
 
         await until(done, "the rollout completes", 20)
-        assert await one.serving() == "2"
+
+        async def serves() -> bool:
+            return await one.serving() == "2"
+
+        await until(serves, "the candidate serves")
         assert (await one.get("/models/fraud"))["previous"] == "1"
-        changes = [change["what"] for change in one.changes("rollout.changed")]
-        assert changes == ["start", "advance", "complete"]
+        assert _told(one) == ["start", "advance", "complete"]
 
 
 async def test_shadow_answers_by_stable_and_records_both(root, stores):
