@@ -24,19 +24,20 @@ class Replica:
         """POST and expect a status."""
         response = await self.client.post(path, json=body or None)
         assert response.status_code == status, response.text
-        return response.json()
+        return dict(response.json())
 
     async def get(self, path: str) -> dict[str, Any]:
         response = await self.client.get(path)
         assert response.status_code == 200, response.text
-        return response.json()
+        return dict(response.json())
 
     async def score(self, card: str, **more: Any) -> dict[str, Any]:
         body = {"card_id": card, "transaction_amount": 10.0, **more}
         return await self.post("/score/fraud", 200, **body)
 
     async def serving(self) -> str | None:
-        return (await self.get("/models/fraud"))["aliases"].get("stable")
+        aliases: dict[str, str] = (await self.get("/models/fraud"))["aliases"]
+        return aliases.get("stable")
 
     def changes(self, kind: str) -> list[dict[str, Any]]:
         """Give the data of events of one type."""

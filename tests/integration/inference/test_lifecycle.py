@@ -171,10 +171,11 @@ async def test_a_model_that_does_not_fit_evicts_the_least_recently_used(models, 
 
 
 async def test_golden_cases_that_fail_in_service_take_the_version_out(root, stores, monkeypatch):
+    from services.inference.adapters import loading
     from services.inference.adapters import repository as module
 
     async with replica(root, *stores, golden_interval_s=0.3) as one:
-        real = module.prove
+        real = loading.prove
 
         def prove(model):
             if model.manifest.version == 2:

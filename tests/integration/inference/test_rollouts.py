@@ -135,7 +135,7 @@ async def test_shadow_answers_by_stable_and_records_both(root, stores):
 
         async def counted() -> bool:
             counts = (await one.get(ROLLOUTS))["items"][0]["counts"]
-            return counts.get("1/0/pair") == 5
+            return bool(counts.get("1/0/pair") == 5)
 
         await until(counted, "five pairs are counted")
 
