@@ -19,6 +19,7 @@ from services.features.adapters.jobs import JobStore
 from services.features.adapters.labels import LabelStore
 from services.features.adapters.log import PostgresEventLog
 from services.features.adapters.rings import RedisRings
+from services.features.adapters.stream_source import RedisStreamSource
 from services.features.domain.definitions import documents
 from services.features.feast.errors import render
 from services.features.feast.read import FeastReader
@@ -30,6 +31,7 @@ from services.features.ingest import Ingestion
 from services.features.parity import Parity, ParityMetrics
 from services.features.routes import router
 from services.features.settings import FeaturesSettings
+from services.features.sources import follow
 
 # Batches of ring writes take longer than one read may; nobody waits for them.
 _WRITE_TIMEOUT_S = 5.0
@@ -92,15 +94,20 @@ def create_app(
         history = History(platform.postgres)
         parity = Parity(platform.postgres, history, ParityMetrics(platform.registry))
         comparing = asyncio.create_task(parity.run(settings.parity_every_s))
+        ingestion = Ingestion(
+            log,
+            platform.registry,
+            lag=lambda: applier.lag_events,
+            lag_max=settings.lag_max,
+            concurrency_max=settings.ingest_concurrency_max,
+        )
+        owned = [following, comparing]
+        if settings.stream:
+            source = RedisStreamSource(writer, settings.stream)
+            owned.append(asyncio.create_task(follow(source, ingestion, settings.stream_tenant)))
         try:
             yield State(
-                ingestion=Ingestion(
-                    log,
-                    platform.registry,
-                    lag=lambda: applier.lag_events,
-                    lag_max=settings.lag_max,
-                    concurrency_max=settings.ingest_concurrency_max,
-                ),
+                ingestion=ingestion,
                 log=log,
                 rings=rings,
                 events_max=settings.events_max,
@@ -116,7 +123,7 @@ def create_app(
                 events=platform.events,
             )
         finally:
-            for task in [following, comparing, *background]:
+            for task in [*owned, *background]:
                 await _end(task)
             await writer.aclose()
             await reading.aclose()

@@ -44,6 +44,16 @@ class FeaturesSettings(ServiceSettings):
         le=256,
         description="Batches written at once; further ones are refused with 429.",
     )
+    stream: str | None = env(
+        "FEATURES_STREAM",
+        default=None,
+        description="Redis Stream whose entries (field `event`, JSON) are ingested; off if unset.",
+    )
+    stream_tenant: str = env(
+        "FEATURES_STREAM_TENANT",
+        default="default",
+        description="Tenant that the events of FEATURES_STREAM belong to.",
+    )
     parity_every_s: float = env(
         "FEATURES_PARITY_EVERY_S",
         default=30.0,

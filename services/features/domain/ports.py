@@ -1,7 +1,7 @@
 """What the domain needs from outside, by role."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from services.features.domain.events import Accepted, LogRow
 
@@ -29,4 +29,20 @@ class RingStore(Protocol):
         Raises:
             StoreLostError: the store was emptied or rolled back meanwhile.
         """
+        ...
+
+
+class EventSource(Protocol):
+    """Where events come from besides HTTP: a Redis Stream, a Kafka topic."""
+
+    async def open(self) -> None:
+        """Get ready to take; safe to repeat."""
+        ...
+
+    async def take(self, most: int) -> list[tuple[str, Any]]:
+        """Give the next entries as (id, event); empty after a while without any."""
+        ...
+
+    async def acknowledge(self, ids: Sequence[str]) -> None:
+        """Say that the entries are committed; what is not is given again after a restart."""
         ...

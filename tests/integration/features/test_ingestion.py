@@ -367,3 +367,28 @@ async def test_an_online_store_far_behind_stops_ingestion_with_503() -> None:
     with pytest.raises(UnavailableError) as caught:
         await ingestion.take(TENANT, [_event()], is_backfill=False)
     assert caught.value.headers["Retry-After"] == "5"
+
+
+async def test_a_redis_stream_is_ingested_once_whatever_was_read_before(
+    start: Start, redis_url: str, clean_postgres: str
+) -> None:
+    client: Any = Redis.from_url(redis_url)
+    for number in range(20):
+        client.xadd("payments", {"event": json.dumps(_event(number))})
+    client.xadd("payments", {"event": "no json"})
+    # A consumer that died after reading, before acknowledging.
+    client.xgroup_create("payments", "gatehouse-features", id="0")
+    client.xreadgroup("gatehouse-features", "ingestion", {"payments": ">"}, count=5)
+    async with start(stream="payments") as running:
+
+        async def is_acknowledged() -> bool:
+            group = client.xinfo_groups("payments")[0]
+            return bool(group["pending"] == 0 and group["last-delivered-id"] == newest)
+
+        newest = client.xinfo_stream("payments")["last-generated-id"]
+        await running.until(is_acknowledged)
+        assert await _stored(clean_postgres) == 20
+        newest = client.xadd("payments", {"event": json.dumps(_event(20))})
+        await running.until(is_acknowledged)
+        assert await _stored(clean_postgres) == 21
+    client.close()
