@@ -159,6 +159,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
         settings,
         lifespan,
         routers=[
+            routes.plain,
             routes.router,
             policy_routes.router,
             plugin_routes.router,

@@ -1,5 +1,7 @@
 """Metrics of guardrails; labels come from closed sets (validators, actions, entity types)."""
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from libs.common.metrics import DURATION_BUCKETS
@@ -73,12 +75,21 @@ class GuardMetrics:
         self.streams = Gauge(
             "gatehouse_guardrails_streams_active", "Open stream connections.", registry=registry
         )
+        self._children: dict[tuple[str, str, str], tuple[Any, Any]] = {}
         self.cache_counts = {"hit": 0, "miss": 0, "unavailable": 0}
 
     def verdict(self, verdict: Verdict, seconds: float) -> None:
         """Count one computed verdict."""
-        self._verdicts.labels(verdict.name, verdict.action.value, verdict.status.value).inc()
-        self._duration.labels(verdict.name).observe(seconds)
+        key = (verdict.name, verdict.action.value, verdict.status.value)
+        children = self._children.get(key)
+        if children is None:
+            # Labels come from closed sets, so this table is small; looking them up is not cheap.
+            children = self._children[key] = (
+                self._verdicts.labels(*key),
+                self._duration.labels(verdict.name),
+            )
+        children[0].inc()
+        children[1].observe(seconds)
         for label in {_closed(label) for label in verdict.labels}:
             self._findings.labels(verdict.name, label, verdict.action.value).inc()
 

@@ -139,7 +139,11 @@ async def dry_run(policy_id: PolicyId, body: DryRun, request: Request) -> dict[s
         "policy": policy_id,
         "version": outcome.policy.version,
         "results": [
-            decision_out(outcome, decision, "", 0.0).model_dump(exclude={"id", "latency_ms"})
+            {
+                name: value
+                for name, value in decision_out(outcome, decision, "", 0.0).items()
+                if name not in {"id", "latency_ms"}
+            }
             for decision in outcome.decisions
         ],
     }

@@ -12,6 +12,7 @@ from libs.common.ids import uuid7
 from libs.common.problems import problem_body
 from services.guardrails.adapters.inference_v2 import GuardModel
 from services.guardrails.checker import Checker
+from services.guardrails.plain import PlainRoute, answer, described, parse
 from services.guardrails.schemas import (
     BatchRequest,
     BatchResponse,
@@ -21,14 +22,16 @@ from services.guardrails.schemas import (
 )
 
 router = APIRouter(prefix="/v1/guardrails", tags=["guardrails"])
+plain = APIRouter(prefix="/v1/guardrails", tags=["guardrails"], route_class=PlainRoute)
 NDJSON = "application/x-ndjson"
 # Texts of one part of a batch with progress.
 PART_TEXTS = 10
 
 
-@router.post("/validate", summary="Check one text")
-async def validate(body: ValidateRequest, request: Request) -> ValidateResponse:
+@plain.post("/validate", summary="Check one text", **described(ValidateRequest, ValidateResponse))
+async def validate(request: Request) -> Response:
     """Check one text under a policy."""
+    body = await parse(request, ValidateRequest)
     checker: Checker = request.state.checker
     checked = await checker.check(
         [body.text],
@@ -38,36 +41,38 @@ async def validate(body: ValidateRequest, request: Request) -> ValidateResponse:
         ttl_s=body.cache_ttl,
     )
     outcome = checked.outcome
-    return decision_out(outcome, outcome.decisions[0], checked.ids[0], checked.latency_ms)
+    return answer(decision_out(outcome, outcome.decisions[0], checked.ids[0], checked.latency_ms))
 
 
-@router.post("/validate/batch", summary="Check up to 100 texts", response_model=BatchResponse)
-async def validate_batch(body: BatchRequest, request: Request) -> BatchResponse | Response:
+@plain.post(
+    "/validate/batch", summary="Check up to 100 texts", **described(BatchRequest, BatchResponse)
+)
+async def validate_batch(request: Request) -> Response:
     """Check up to 100 texts; equal ones are computed once, the order is kept.
 
     With `Accept: application/x-ndjson` each result is a line as soon as it is there.
     """
+    body = await parse(request, BatchRequest)
     checker: Checker = request.state.checker
     batch_id = uuid7()
+    pointers = [f"/texts/{index}" for index in range(len(body.texts))]
     if NDJSON in request.headers.get("accept", ""):
-        checker.refuse_long(body.texts, [f"/texts/{i}" for i in range(len(body.texts))])
+        checker.refuse_long(body.texts, pointers)
         return StreamingResponse(progress(checker, body, batch_id), media_type=NDJSON)
     checked = await checker.check(
         body.texts,
-        pointers=[f"/texts/{index}" for index in range(len(body.texts))],
+        pointers=pointers,
         policy=body.policy,
         validators=body.validators,
         ttl_s=body.cache_ttl,
         batch_id=batch_id,
     )
     outcome = checked.outcome
-    return BatchResponse(
-        batch_id=batch_id,
-        results=[
-            decision_out(outcome, decision, event_id, checked.latency_ms)
-            for decision, event_id in zip(outcome.decisions, checked.ids, strict=True)
-        ],
-    )
+    results = [
+        decision_out(outcome, decision, event_id, checked.latency_ms)
+        for decision, event_id in zip(outcome.decisions, checked.ids, strict=True)
+    ]
+    return answer({"batch_id": batch_id, "results": results})
 
 
 async def progress(checker: Checker, body: BatchRequest, batch_id: str) -> AsyncIterator[bytes]:
@@ -94,7 +99,7 @@ async def progress(checker: Checker, body: BatchRequest, batch_id: str) -> Async
             return
         for index, decision in enumerate(checked.outcome.decisions):
             result = decision_out(checked.outcome, decision, checked.ids[index], checked.latency_ms)
-            yield _line({"type": "result", "index": begin + index, **result.model_dump()})
+            yield _line({"type": "result", "index": begin + index, **result})
         yield _line({"type": "progress", "done": begin + len(texts), "total": total})
     yield _line({"type": "end", "batch_id": batch_id, "total": total})
 

@@ -1,6 +1,6 @@
 """Wire models of the native endpoints."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -68,10 +68,12 @@ class VerdictOut(BaseModel):
 
     name: str
     version: str
+    arm: str
     status: str
     action: str
     score: float
     labels: list[str]
+    scores: dict[str, float]
     spans: list[SpanOut]
 
 
@@ -105,38 +107,43 @@ class BatchResponse(BaseModel):
     results: list[ValidateResponse]
 
 
-def verdict_out(verdict: Verdict) -> VerdictOut:
-    """Shape one verdict."""
-    return VerdictOut(
-        name=verdict.name,
-        version=verdict.version,
-        status=verdict.status.value,
-        action=verdict.action.value,
-        score=verdict.score,
-        labels=verdict.labels,
-        spans=[
-            SpanOut(
-                start=span.start, end=span.end, label=span.label, score=span.score, rule=span.rule
-            )
-            for span in verdict.spans
-        ],
-    )
-
-
 def decision_out(
     outcome: Outcome, decision: Decision, decision_id: str, latency_ms: float
-) -> ValidateResponse:
-    """Shape one decision."""
-    return ValidateResponse(
-        id=decision_id,
-        action=decision.action.value,
-        score=decision.score,
-        text=decision.text,
-        status=decision.status.value,
-        policy=outcome.policy.id,
-        version=outcome.policy.version,
-        coverage=CoverageOut(guarded=decision.guarded, total=decision.total),
-        validators=[verdict_out(verdict) for verdict in decision.verdicts],
-        cached=decision.cached,
-        latency_ms=latency_ms,
-    )
+) -> dict[str, Any]:
+    """Shape one decision as `ValidateResponse` describes it; a test holds the two together."""
+    return {
+        "id": decision_id,
+        "action": decision.action.value,
+        "score": decision.score,
+        "text": decision.text,
+        "status": decision.status.value,
+        "policy": outcome.policy.id,
+        "version": outcome.policy.version,
+        "coverage": {"guarded": decision.guarded, "total": decision.total},
+        "validators": [_verdict(verdict) for verdict in decision.verdicts],
+        "cached": decision.cached,
+        "latency_ms": latency_ms,
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.name,
+        "version": verdict.version,
+        "arm": verdict.arm,
+        "status": verdict.status.value,
+        "action": verdict.action.value,
+        "score": verdict.score,
+        "labels": verdict.labels,
+        "scores": verdict.scores,
+        "spans": [
+            {
+                "start": span.start,
+                "end": span.end,
+                "label": span.label,
+                "score": span.score,
+                "rule": span.rule,
+            }
+            for span in verdict.spans
+        ],
+    }

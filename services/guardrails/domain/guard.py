@@ -252,13 +252,7 @@ class Guard:
         columns = await asyncio.gather(
             *(self._run_one(rule, documents, budget_s) for rule in rules)
         )
-        return [
-            tuple(
-                judge(text, rule, column[index], self._version(rule))
-                for rule, column in zip(rules, columns, strict=True)
-            )
-            for index, text in enumerate(texts)
-        ]
+        return list(zip(*columns, strict=True))
 
     def _version(self, rule: ValidatorRule) -> str:
         validator = self.validators.get(rule.name)
@@ -266,14 +260,18 @@ class Guard:
 
     async def _run_one(
         self, rule: ValidatorRule, documents: list[Document], budget_s: float
-    ) -> list[Detection]:
+    ) -> list[Verdict]:
         started = time.perf_counter()
         detections = await self._detect(rule, documents, budget_s)
         seconds = time.perf_counter() - started
-        for document, detection in zip(documents, detections, strict=True):
-            verdict = judge(document.text, rule, detection, self._version(rule))
+        version = self._version(rule)
+        verdicts = [
+            judge(document.text, rule, detection, version)
+            for document, detection in zip(documents, detections, strict=True)
+        ]
+        for verdict in verdicts:
             self._observe(verdict, seconds)
-        return detections
+        return verdicts
 
     async def _detect(
         self, rule: ValidatorRule, documents: list[Document], budget_s: float

@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 from redis import Redis
 
+from services.guardrails.schemas import ValidateResponse
 from tests.integration.guardrails.conftest import serving
 
 pytestmark = pytest.mark.anyio
@@ -170,3 +171,9 @@ async def test_without_inference_the_policy_strict_fails_closed_on_injection(cli
     assert (body["action"], body["status"]) == ("block", "partial")
     failed = {item["name"]: item["action"] for item in body["validators"] if item["status"] != "ok"}
     assert failed == {"injection": "block", "toxicity": "allow"}
+
+
+async def test_the_answer_is_what_the_api_description_says(client):
+    reply = await client.post("/v1/guardrails/validate", json={"text": TEXT})
+    model = ValidateResponse.model_validate(reply.json(), strict=True, extra="forbid")
+    assert model.model_dump() == reply.json()
