@@ -3,7 +3,7 @@
     python -m deploy.helm.make_secrets gatehouse | kubectl apply -f -
 
 Signing keys of all services (Secret gatehouse-keys), their public halves (ConfigMap
-gatehouse-public-keys) and the pepper of API keys (Secret gatehouse-pepper). Run it once: new keys
+gatehouse-public-keys) and what replicas share (Secret gatehouse-pepper). Run it once: new keys
 make old identities invalid, a new pepper makes every API key invalid.
 """
 
@@ -37,7 +37,7 @@ def objects(namespace: str) -> list[dict[str, Any]]:
             "Secret",
             "gatehouse-pepper",
             type="Opaque",
-            stringData={"pepper": secrets.token_hex(32)},
+            stringData={"pepper": secrets.token_hex(32), "guardrails": secrets.token_hex(32)},
         ),
     ]
 

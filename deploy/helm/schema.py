@@ -147,7 +147,10 @@ def schema() -> Schema:
         "keys": required(
             closed(existingSecret=NAME, publicConfigMap=NAME), "existingSecret", "publicConfigMap"
         ),
-        "pepper": required(closed(existingSecret=NAME, key=NAME), "existingSecret", "key"),
+        "pepper": required(
+            closed(existingSecret=NAME, key=NAME, guardrailsKey=NAME), "existingSecret", "key"
+        ),
+        "gatewayTls": closed(existingSecret=TEXT),
         "gemini": closed(existingSecret=TEXT, key=NAME),
         "auditKeys": closed(
             existingClaim=TEXT,

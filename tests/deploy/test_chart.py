@@ -337,6 +337,28 @@ def test_no_service_gets_another_services_private_key() -> None:
         assert keys[0]["secret"]["items"] == [{"key": f"{service}.key", "path": f"{service}.key"}]
 
 
+def test_what_replicas_must_share_comes_from_one_secret() -> None:
+    documents = manifests("minimal")
+    volumes = {v["name"]: v for v in _pod(documents, "guardrails")["volumes"]}
+    assert volumes["shared-secret"]["secret"]["secretName"] == VALUES["pepper"]["existingSecret"]
+    gateway = first(workloads(documents)["gateway"])
+    pepper = next(item for item in gateway["env"] if item["name"] == "KEY_PEPPER")
+    assert pepper["valueFrom"]["secretKeyRef"]["name"] == VALUES["pepper"]["existingSecret"]
+
+
+def test_a_gateway_that_serves_https_is_probed_so(tmp_path: Path) -> None:
+    if renderer() is None:
+        program("helm", "helm.sh/docs/intro/install, or minihelm on PATH")
+    values = {**STORES, "gatewayTls": {"existingSecret": "t"}, "helmTest": {"enabled": False}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    documents = [d for d in yaml.safe_load_all(render(tmp_path / "values.yaml")) if d]
+    gateway, audit = (first(workloads(documents)[name]) for name in ("gateway", "audit"))
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert gateway[probe]["httpGet"]["scheme"] == "HTTPS"
+        assert "scheme" not in audit[probe]["httpGet"]
+    assert {"TLS_CERT", "TLS_KEY"} <= {item["name"] for item in gateway["env"]}
+
+
 def test_the_demo_brings_its_stores_and_a_test_that_predicts() -> None:
     documents = manifests("kind")
     assert {"demo-postgres", "demo-redis"} <= set(of_kind(documents, "StatefulSet"))
@@ -387,7 +409,8 @@ def test_the_command_for_secrets_makes_what_the_chart_expects() -> None:
     public = made["ConfigMap", "gatehouse-public-keys"]["data"]
     assert set(private) == {f"{name}.key" for name in (*SERVICES, "witness")}
     assert set(public) == {f"{name}.pub" for name in (*SERVICES, "witness")}
-    assert VALUES["pepper"]["key"] in made["Secret", "gatehouse-pepper"]["stringData"]
+    shared = made["Secret", "gatehouse-pepper"]["stringData"]
+    assert set(shared) == {VALUES["pepper"]["key"], VALUES["pepper"]["guardrailsKey"]}
     for each in made.values():
         kubernetes_validate.validate(each, "1.30", strict=True)
 
