@@ -16,7 +16,7 @@ import pytest
 from libs.common.identity import IDENTITY_HEADER, Signer
 from tests.support.tabular_models import build_repository
 
-START_DEADLINE_S = 30.0
+START_DEADLINE_S = 90.0
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ def test_accepted_work_finishes_and_probes_read_503_until_the_end(
         time.sleep(0.3)
         assert not outcome, "the batch must still run when the signal comes"
         process.send_signal(signal.SIGTERM)
-        ready, refused = [], []
+        ready: list[int] = []
+        refused: list[str] = []
         while caller.is_alive():
             try:
                 probe = httpx2.get(f"{url}/readyz", timeout=10)
@@ -77,7 +78,7 @@ def test_accepted_work_finishes_and_probes_read_503_until_the_end(
                 break
             ready.append(probe.status_code)
             if late.status_code == 503:
-                refused.append(late.headers.get("retry-after"))
+                refused.append(late.headers.get("retry-after", "0"))
             time.sleep(0.05)
         caller.join()
     finally:
