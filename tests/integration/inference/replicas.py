@@ -64,7 +64,7 @@ async def replica(
     assert {problems_of(event.to_wire(), "inference") for event in events.events} <= {None}
 
 
-async def until(condition: Callable[[], Any], what: str, deadline_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], what: str, deadline_s: float = 30.0) -> None:
     """Poll an async or plain condition."""
     give_up_at = time.monotonic() + deadline_s
     while time.monotonic() < give_up_at:

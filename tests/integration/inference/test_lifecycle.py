@@ -50,7 +50,7 @@ async def test_the_other_replica_follows_and_a_restart_remembers(root, stores):
         async def is_there() -> bool:
             return await two.serving() == "1"
 
-        await until(is_there, "the other replica serves version 1", 3.0)
+        await until(is_there, "the other replica serves version 1")
     async with replica(root, *stores) as three:
         assert await three.serving() == "1"
         states = {v["version"]: v["state"] for v in (await three.get("/models/fraud"))["versions"]}

@@ -178,7 +178,7 @@ async def test_what_two_replicas_saw_is_judged_together(root, stores, dead_candi
         async def known() -> bool:
             return (await two.get("/models/fraud"))["rollout"] is not None
 
-        await until(known, "the other replica follows", 3)
+        await until(known, "the other replica follows")
         number = 0
 
         async def back() -> bool:
@@ -195,7 +195,7 @@ async def test_what_two_replicas_saw_is_judged_together(root, stores, dead_candi
             found = [await each.get("/models/fraud") for each in (one, two)]
             return all(item["rollout"] is None for item in found)
 
-        await until(both_follow, "both replicas follow", 3)
+        await until(both_follow, "both replicas follow")
 
 
 async def test_an_operator_pauses_steps_and_takes_back(root, stores):
