@@ -18,6 +18,17 @@ from libs.common.transparency.tiles import (
 )
 
 ENTRIES_MAX = 5_000
+_BISECT = """
+WITH RECURSIVE bounds (low, high) AS (
+    SELECT min_index, size FROM log_state
+    UNION ALL
+    SELECT CASE WHEN l.ingested_at < $1 THEN b.middle + 1 ELSE b.low END,
+           CASE WHEN l.ingested_at < $1 THEN b.high ELSE b.middle END
+    FROM (SELECT low, high, (low + high) / 2 AS middle FROM bounds WHERE low < high) b
+    CROSS JOIN LATERAL (SELECT ingested_at FROM leaf WHERE index = b.middle) l
+)
+SELECT low FROM bounds WHERE low >= high
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +112,12 @@ class LogReader:
         return replace(search, from_index=low, below=high)
 
     async def index_at(self, moment: datetime) -> int:
-        """Give the first index whose ingestion time is not before `moment`, by bisection."""
-        state = await self.state()
-        low, high = state.min_index, state.size
-        async with self._postgres.connection() as connection:
-            while low < high:
-                middle = (low + high) // 2
-                found = await connection.fetchval(
-                    "SELECT ingested_at FROM leaf WHERE index = $1", middle
-                )
-                if found is not None and found < moment:
-                    low = middle + 1
-                else:
-                    high = middle
-        return low
+        """Give the first index whose ingestion time is not before `moment`, by bisection.
+
+        It runs in the server: one round trip, about twenty index look-ups for a million leaves.
+        """
+        found = await self._postgres.fetchval(_BISECT, moment)
+        return int(found) if found is not None else 0
 
     async def count(self, search: Search) -> int:
         """Give how many events match."""
