@@ -193,13 +193,11 @@ async def test_racing_repeats_create_once(gateway: RunningGateway) -> None:
     assert sum(row["name"] == "race" for row in listed["items"]) == 1
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "\u00e9"])
-async def test_an_unusable_idempotency_key_is_400(gateway: RunningGateway, key: str) -> None:
+async def test_an_unusable_idempotency_key_is_400(gateway: RunningGateway) -> None:
     body = {"name": "n", "scopes": ["models:read"]}
-    status, _, _ = await gateway.call(
-        "POST", "/v1/auth/keys", json=body, headers={"Idempotency-Key": key or '""'}
-    )
-    assert status == 400
+    for key in ('""', "x" * 256, "\u00e9"):
+        headers = {"Idempotency-Key": key}
+        assert (await gateway.call("POST", "/v1/auth/keys", json=body, headers=headers))[0] == 400
 
 
 async def test_an_erasure_runs_its_steps_and_shows_what_is_missing(

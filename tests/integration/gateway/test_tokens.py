@@ -189,11 +189,12 @@ async def test_a_new_signing_key_does_not_end_older_tokens(gateway: RunningGatew
     assert kids == {entry["kid"] for entry in jwks["keys"]}
 
 
-@pytest.mark.parametrize("form", [{}, {"grant_type": "implicit"}, {"grant_type": "refresh_token"}])
-async def test_requests_that_are_no_grant(gateway: RunningGateway, form: dict[str, str]) -> None:
-    status, problem, _ = await grant(gateway, **form)
-    assert status == 400
-    assert problem["error"] in {"unsupported_grant_type", "invalid_grant"}
+async def test_requests_that_are_no_grant(gateway: RunningGateway) -> None:
+    for form in ({}, {"grant_type": "implicit"}, {"grant_type": "refresh_token"}):
+        status, problem, _ = await gateway.call("POST", "/v1/auth/token", key=None, data=form)
+        assert status == 400
+        errors = {"unsupported_grant_type", "invalid_grant", "invalid_request"}
+        assert problem["error"] in errors
     repeated = b"grant_type=refresh_token&grant_type=password"
     media = {"Content-Type": "application/x-www-form-urlencoded"}
     _, problem, _ = await gateway.call(
