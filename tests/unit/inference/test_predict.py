@@ -76,7 +76,7 @@ async def test_bad_input_is_refused_by_field_and_nothing_is_recorded(client, eve
     answer = await client.post("/predict", json=body)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == pointer
-    assert "aaa" not in answer.text
+    assert "a" * 40 not in answer.text
     assert events.events == []
 
 

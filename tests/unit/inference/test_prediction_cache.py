@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -139,6 +139,7 @@ async def test_model_version_and_tenant_never_share_a_value(plane, root):
         assert (engine.rows, answer.cached) == (1, False), (name, version, tenant)
 
 
+@settings(deadline=None)
 @given(
     st.tuples(st.text(max_size=6), st.text(max_size=6)),
     st.tuples(st.text(max_size=6), st.text(max_size=6)),

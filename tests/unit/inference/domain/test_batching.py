@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.inference.domain.batching import (
@@ -38,6 +38,7 @@ arrivals = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(arrivals, st.integers(1, 6))
 def test_each_admitted_item_leaves_exactly_once_and_batches_keep_their_bounds(steps, every):
     queue, now = BatchQueue(LIMITS, COST), 0.0
@@ -93,6 +94,7 @@ def test_each_admitted_item_leaves_exactly_once_and_batches_keep_their_bounds(st
     assert (queue.items, queue.tokens) == (0, 0)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([DEFAULT, BULK]), st.integers(1, 100))
 def test_nobody_starves_behind_an_endless_stream_of_urgent_work(priority: int, length: int):
     queue, now, key = BatchQueue(LIMITS, COST), 0.0, 1
@@ -188,6 +190,7 @@ def test_sorting_the_window_keeps_padding_low_on_a_log_normal_mix():
     assert padded / real <= 1.4
 
 
+@settings(deadline=None)
 @given(st.floats(0, 0.1), st.floats(0, 1e-3))
 def test_a_fit_recovers_the_constants_it_was_made_from(fixed_s: float, token_s: float):
     samples = [

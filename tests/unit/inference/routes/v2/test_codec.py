@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.errors import PayloadTooLargeError
@@ -42,6 +42,7 @@ def test_golden_bytes_of_binary_tensors():
     assert to_binary("BYTES", texts) == b"\x01\0\0\0a\0\0\0\0\x02\0\0\0\xc3\xbc"
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(DATATYPES)), st.integers(0, 5), st.integers(0, 4), st.integers(0))
 def test_binary_round_trips_for_every_datatype(datatype: str, rows: int, columns: int, seed: int):
     generator = np.random.default_rng(seed % (1 << 32))
@@ -60,6 +61,7 @@ def test_binary_round_trips_for_every_datatype(datatype: str, rows: int, columns
     assert (back == value).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=12), st.booleans())
 def test_json_data_may_be_flat_or_nested(values: list[int], is_nested: bool):
     data: list[Any] = [values] if is_nested else values

@@ -61,6 +61,7 @@ documents = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(documents | anything, st.binary(max_size=40), st.integers(-60, 60) | st.none())
 def test_decoding_refuses_or_reads_but_never_breaks(document: Any, tail: bytes, shift: int | None):
     header = json.dumps(document).encode("utf-8", "surrogatepass")
@@ -69,6 +70,7 @@ def test_decoding_refuses_or_reads_but_never_breaks(document: Any, tail: bytes, 
         decode_request(header + (tail if length else b""), length)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate", "br", ""]))
 def test_decompression_refuses_or_reads_but_never_breaks(body: bytes, encoding: str):
     with contextlib.suppress(V2BadRequestError, PayloadTooLargeError):
@@ -85,7 +87,9 @@ async def test_no_body_makes_a_server_error(models: Path, state_dir: Path):
     """Draws bodies inside one app: starting it for each example would take minutes."""
     drawn: list[tuple[str, Any]] = []
 
-    @settings(max_examples=80, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(
         st.sampled_from(
             [
