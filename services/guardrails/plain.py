@@ -4,6 +4,7 @@ FastAPI resolves dependencies, validates and re-serialises on every request; for
 costs as much as the check. Here the endpoint gets the request and gives the response.
 """
 
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -32,12 +33,26 @@ async def parse(request: Request, model: type[ModelT]) -> ModelT:
     Raises:
         InvalidInputError: not JSON, or a field is wrong; named by JSON pointer, never repeated.
     """
+    body = await request.body()
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(body)
     except ValidationError as error:
-        raise from_pydantic(
-            error.errors(include_url=False, include_context=False, include_input=False)
-        ) from None
+        raise from_pydantic(_reasons(body, model, error)) from None
+
+
+def _reasons(body: bytes, model: type[BaseModel], error: ValidationError) -> list[Any]:
+    """Give what is wrong, by field.
+
+    Pydantic's JSON reader refuses a lone surrogate as if all of the body were broken; Python's
+    takes it, and the field that holds it can be named.
+    """
+    try:
+        model.model_validate(json.loads(body))
+    except ValidationError as named:
+        error = named
+    except ValueError:  # no JSON at all: the first error says so
+        pass
+    return list(error.errors(include_url=False, include_context=False, include_input=False))
 
 
 def answer(document: object) -> Response:
