@@ -6,7 +6,7 @@ up to that offset and puts the new rows in place of the old: readers see the one
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from services.analytics.adapters.rollup_writer import (
     ensure_partitions,
 )
 from services.analytics.domain.fold import fold
-from services.analytics.domain.ports import LogReader
+from services.analytics.domain.ports import LogBatch, LogReader
 
 log = get_logger()
 
@@ -32,6 +32,8 @@ _TABLES = (
 )  # fmt: skip
 # The pool's own limit is for requests; putting millions of rows in place takes longer.
 _SWAP_TIMEOUT_S = 3_600.0
+# Waits between attempts to read a batch, while the log or the network is away.
+READ_WAITS_S = (0.1, 0.5, 2.0)
 _IS_LOCKED = (
     "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 "
     "AND objid = $1 AND granted)"
@@ -61,13 +63,19 @@ class Rebuilder:
 
     async def progress(self) -> Progress:
         """Say how the last rebuild stands."""
+        found = await self._stored()
+        if found.state == "running" and not await self._postgres.fetchval(_IS_LOCKED, _LOCK_KEY):
+            # It ends its row before it frees the lock, so a row that still runs has lost its runner.
+            found = await self._stored()
+            if found.state == "running":
+                return replace(found, state="interrupted")
+        return found
+
+    async def _stored(self) -> Progress:
         row = await self._postgres.fetchrow("SELECT * FROM rebuilds WHERE name = $1", TAIL_NAME)
         if row is None:
             return Progress()
-        found = Progress(**{key: value for key, value in row.items() if key != "name"})
-        if found.state == "running" and not await self._postgres.fetchval(_IS_LOCKED, _LOCK_KEY):
-            return Progress("interrupted", found.done, found.total, found.started_at)
-        return found
+        return Progress(**{key: value for key, value in row.items() if key != "name"})
 
     async def start(self, *, accept_loss: bool) -> Progress:
         """Begin a rebuild in the background.
@@ -160,7 +168,7 @@ class Rebuilder:
         from_index = await writer.next_index(connection)
         if from_index >= target:
             return False
-        batch = await self._reader.read(from_index, min(self._batch, target - from_index))
+        batch = await self._read(from_index, min(self._batch, target - from_index))
         pruned = max(0, min(batch.min_index, target) - from_index)
         next_index = max(batch.next_index, from_index + pruned)
         if next_index <= from_index:
@@ -182,6 +190,15 @@ class Rebuilder:
             target,
         )
         return True
+
+    async def _read(self, from_index: int, limit: int) -> LogBatch:
+        """Read a batch; a log that is away for a moment does not end a rebuild of hours."""
+        for wait_s in READ_WAITS_S:
+            try:
+                return await self._reader.read(from_index, limit)
+            except ServiceError:
+                await asyncio.sleep(wait_s)
+        return await self._reader.read(from_index, limit)
 
     async def close(self) -> None:
         """End a rebuild that is under way; nothing of it has any effect yet."""

@@ -39,7 +39,7 @@ class Running:
     log: AuditLog
     events: RecordedEvents
 
-    async def until(self, check: Callable[[], Awaitable[Any]], *, within_s: float = 5.0) -> Any:
+    async def until(self, check: Callable[[], Awaitable[Any]], *, within_s: float = 30.0) -> Any:
         """Poll until `check` gives something true."""
         deadline = time.monotonic() + within_s
         while True:

@@ -45,7 +45,7 @@ async def rebuilt(running: Running, **body: object) -> dict[str, Any]:
         found = (await running.client.get("/v1/analytics/rebuild")).json()
         return found if found["state"] != "running" else None
 
-    view: dict[str, Any] = await running.until(ended, within_s=20)
+    view: dict[str, Any] = await running.until(ended, within_s=60)
     return view
 
 
@@ -74,6 +74,7 @@ async def test_a_rebuild_while_events_arrive_equals_the_count_of_the_tailer(
         await postgres.execute("DELETE FROM histogram_minutes")
         running.log.append(*(prediction(now, version="9") for _ in range(50)))
         view, _ = await asyncio.gather(rebuilt(running), running.counted(650))
+        assert view["state"] == "done", view
         running.log.append(*(prediction(now, version="9") for _ in range(50)))
         await running.counted(700)
         total = await postgres.fetchval("SELECT sum(n)::bigint FROM rollup_hours")
