@@ -65,7 +65,8 @@ class PostgresIpLimiter:
                 timeout=_CLIENT_TIMEOUT_S,
             )
         except UNAVAILABLE:
-            connection.terminate()
+            with contextlib.suppress(*UNAVAILABLE):  # a reset one is released already
+                connection.terminate()
             self._note(is_up=False)
             return None
         finally:
