@@ -108,6 +108,15 @@ def guard_card(result: dict[str, Any]) -> str:
             )
     lines += [
         "",
+        "## What failed",
+        "",
+        "- After one pass over all rows 29 % of the held-out benign prompts with trigger words",
+        "  (templates never trained on) were flagged as injections at the 2 % threshold; a short",
+        "  second pass over pairs, emoji and trigger words with twice the templates brought that",
+        "  to 5 % and raised recall on deepset from .77 to .86. It did not help hate with emoji.",
+        "- Hate and sexism are weak at low false-positive rates; use `toxic` for decisions and the",
+        "  others as hints.",
+        "",
         "## Limits",
         "",
         "- The held-out rows share their sources with the training rows; other data will score",
