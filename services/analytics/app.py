@@ -34,7 +34,7 @@ from services.analytics.service import Analytics
 from services.analytics.settings import AnalyticsSettings
 from services.analytics.statistics import Statistics
 
-# The lock is renewed every third of this; a holder that died frees it within it (ADR 0020).
+# The lock is renewed every third of this; a holder that died frees it within it (ADR 0013).
 LOCK_TTL_S = 10.0
 # The waits between four attempts, and some more: a loser waits for as long as a holder may work.
 LOCK_WAIT_BEYOND_ATTEMPTS_S = 20.0
