@@ -65,7 +65,7 @@ class Rebuilder:
         """Say how the last rebuild stands."""
         found = await self._stored()
         if found.state == "running" and not await self._postgres.fetchval(_IS_LOCKED, _LOCK_KEY):
-            # It ends its row before it frees the lock, so a row that still runs has lost its runner.
+            # A runner ends its row before it frees the lock: now a running row has lost its own.
             found = await self._stored()
             if found.state == "running":
                 return replace(found, state="interrupted")
