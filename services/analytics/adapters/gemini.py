@@ -7,6 +7,7 @@ Exception text is never logged or kept: it carries the server's details.
 """
 
 import asyncio
+import importlib
 import random
 import re
 import time
@@ -135,6 +136,8 @@ class GeminiWriter:
         return result
 
     async def _call(self, sheet: FactSheet) -> Answer | Failure:
+        # The first import takes a second; on this thread everything else would stand still.
+        await asyncio.to_thread(importlib.import_module, "google.genai")
         from google.genai import errors, types
 
         settings = self._settings

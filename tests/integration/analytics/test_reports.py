@@ -194,7 +194,7 @@ async def test_with_redis_gone_reports_are_written_by_rules(start: Start):
 
 
 async def test_thresholds_start_at_the_missions_defaults_and_changes_are_versions(start: Start):
-    async with start(**FROZEN) as running:
+    async with start() as running:
         body = (await running.client.get("/metrics/thresholds")).json()
         assert (body["min_confidence_warning"], body["min_confidence_critical"]) == (0.6, 0.4)
         assert body["max_inference_time_warning_ms"] == 200
