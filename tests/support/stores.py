@@ -59,9 +59,14 @@ async def _truncate(url: str) -> None:
             "WHERE schemaname = ANY($1) AND tablename <> 'alembic_version'",
             list(SERVICES),
         )
-        if rows:
-            names = ", ".join(row["name"] for row in rows)
-            await connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+        # Truncating an empty table costs as much as a full one: new files, an fsync each.
+        probes = " UNION ALL ".join(
+            f"SELECT '{row['name']}' AS name WHERE EXISTS (SELECT FROM {row['name']})"
+            for row in rows
+        )
+        filled = [row["name"] for row in await connection.fetch(probes)] if probes else []
+        if filled:
+            await connection.execute(f"TRUNCATE {', '.join(filled)} RESTART IDENTITY CASCADE")
     finally:
         await connection.close()
 
