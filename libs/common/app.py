@@ -100,11 +100,13 @@ def create_app(
 
     @asynccontextmanager
     async def run(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with _event_log(platform, owned=events is None), lifespan(platform) as state:
-            platform.health.started()
-            yield {"platform": platform, **state}
-        await platform.close()
-        telemetry.shutdown()
+        try:
+            async with _event_log(platform, owned=events is None), lifespan(platform) as state:
+                platform.health.started()
+                yield {"platform": platform, **state}
+        finally:
+            await platform.close()
+            telemetry.shutdown()
 
     app = FastAPI(
         title=f"Gatehouse {service}",

@@ -189,7 +189,9 @@ async def test_policies_and_holds_are_set_over_http_and_below_the_minimum_index_
     assert (await call("DELETE", one)).status == 404
     assert (await call("POST", "/v1/audit/retention:run")).status == 200
 
-    await deliver(audit.client("inference"), [prediction(i) for i in range(300)])
+    sender = audit.client("inference")
+    await deliver(sender, [prediction(i) for i in range(300)])
+    await sender.close()
     connection = await asyncpg.connect(restored)
     await connection.execute("UPDATE audit.log_state SET min_index = 256")
     await connection.close()

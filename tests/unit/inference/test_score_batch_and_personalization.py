@@ -125,11 +125,6 @@ async def test_models_are_listed_with_states_and_one_with_its_metadata(client):
     assert (await client.get("/models/none")).status_code == 404
 
 
-async def test_what_is_planned_says_so(client):
-    response = await client.post("/predict", json={"text": "hello"})
-    assert (response.status_code, response.json()["code"]) == (501, "not_built")
-
-
 async def test_routes_are_in_the_openapi_document(client):
     document = (await client.get("/openapi.json")).json()
     fraud = document["paths"]["/score/fraud"]["post"]
