@@ -66,6 +66,10 @@ demo: $(VENV)/.run-stamp ## Replay a day of payments through the running gateway
 test: $(VENV)/.dev-stamp ## Run the test suite; needs no server started by hand
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-again
+test-again: $(VENV)/.dev-stamp ## Run only the tests that failed last time, one at a time
+	@$(PY) -m pytest --last-failed --last-failed-no-failures none
+
 .PHONY: lint
 lint: $(VENV)/.dev-stamp ## Check style, types and the borders between the packages
 	@$(VENV)/bin/ruff check $(CHECKED)

@@ -110,23 +110,26 @@ class Rebuilder:
                     )
                 started.set_result(is_ours)
                 if is_ours:
-                    await self.rebuild(connection)
+                    await self._rebuild_or_fail(connection)
         except ServiceError as error:
-            await self._fail(started, error, error.problem_code)
-        except Exception as error:  # the state must say so whatever it was
-            log.exception("rebuild failed", error_type=type(error).__name__)
-            await self._fail(started, error, type(error).__name__)
+            if not started.done():
+                started.set_exception(error)
+            else:  # the database left: the row stays as it is and reads as interrupted
+                log.warning("rebuild lost the database", reason=error.problem_code)
 
-    async def _fail(self, started: asyncio.Future[bool], error: Exception, reason: str) -> None:
-        if not started.done():
-            started.set_exception(error)
-            return
-        await self._postgres.execute(
-            "UPDATE rebuilds SET state = 'failed', reason = $2, finished_at = now() "
-            "WHERE name = $1",
-            TAIL_NAME,
-            reason,
-        )
+    async def _rebuild_or_fail(self, connection: Any) -> None:
+        """Rebuild; a failure is on record before the connection, and the lock with it, goes."""
+        try:
+            await self.rebuild(connection)
+        except Exception as error:  # the state must say so whatever it was
+            reason = error.problem_code if isinstance(error, ServiceError) else type(error).__name__
+            log.exception("rebuild failed", error_type=type(error).__name__)
+            await self._postgres.execute(
+                "UPDATE rebuilds SET state = 'failed', reason = $2, finished_at = now() "
+                "WHERE name = $1",
+                TAIL_NAME,
+                reason,
+            )
 
     async def rebuild(self, connection: Any) -> None:
         """Rebuild on this connection; the caller holds the lock."""
