@@ -11,6 +11,7 @@ from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
 from libs.common.redis import create_redis
 from libs.common.settings import SettingsError
+from libs.common.tasks import end
 from services.features.adapters.applier import Applier, ApplierMetrics
 from services.features.adapters.definitions import DefinitionStore
 from services.features.adapters.erasure import Eraser
@@ -124,7 +125,7 @@ def create_app(
             )
         finally:
             for task in [*owned, *background]:
-                await _end(task)
+                await end(task)
             await writer.aclose()
             await reading.aclose()
 
@@ -150,10 +151,3 @@ async def _prepare_and_follow(platform: Platform, log: PostgresEventLog, applier
             await asyncio.sleep(1.0)
     platform.health.release("schema")
     await applier.run()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel until it ends: a driver that is inside a timeout may take one request as its own."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.2)
