@@ -40,7 +40,7 @@ class EmbeddedPostgres:
         makes the folders above the data directory traversable.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        # The wheel registers user processes here and never removes dead ones (notes/deploy.md).
+        # The wheel registers user processes here and never removes dead ones.
         (self.directory / ".handle_pids.json").unlink(missing_ok=True)
         import warnings
 

@@ -1,7 +1,7 @@
 """Redis client: lazily connected, fails in milliseconds, never retries on the request path.
 
-redis-py's defaults took 3.5 s to fail one GET with the server gone; these take under one
-(`notes/gateway.md`). Only commands of Redis 6.2 are used. Keys carry the tenant in the hash tag.
+redis-py's defaults took 3.5 s to fail one GET with the server gone; these take under
+one. Only commands of Redis 6.2 are used. Keys carry the tenant in the hash tag.
 """
 
 import redis.asyncio as redis_asyncio

@@ -1,4 +1,4 @@
-"""Wire models of scoring (`notes/mission-contracts.md` and its additions).
+"""Wire models of scoring (the fixed contract and its additions).
 
 Requests are strict: a string or a boolean is no number, unknown fields are refused. Answers are
 built as plain dictionaries on the hot path; tests hold them to the models here.

@@ -1,4 +1,4 @@
-"""Wire models of text prediction (`notes/mission-contracts.md` and its additions)."""
+"""Wire models of text prediction (the fixed contract and its additions)."""
 
 from typing import Annotated, Any, ClassVar, Literal
 

@@ -58,7 +58,7 @@ class Event:
 
 
 class EventEmitter(Protocol):
-    """Where services put events; failure policy depends on the class (notes/audit.md, table).
+    """Where services put events; the failure policy depends on the class.
 
     `emit` returns after the events are durable on this machine. For `required` and `standard` it
     raises `UnavailableError` when they cannot be made durable (the request must then fail with

@@ -36,7 +36,7 @@ from libs.common.platform import Platform
 
 log = get_logger()
 
-# Share of the backlog bound that each class may fill (notes/audit.md, fail modes by class).
+# Share of the backlog bound that each class may fill.
 BACKLOG_SHARE: dict[EventClass, float] = {"required": 1.0, "standard": 0.8, "sampled": 0.5}
 WRITE_TIMEOUT_S = 0.25
 GROUP_EVENTS_MAX = 256

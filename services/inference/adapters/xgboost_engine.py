@@ -1,7 +1,7 @@
 """XGBoost's native JSON evaluated by our own numpy code, for USE_ONNX=false.
 
 The xgboost library is not among the service's dependencies: it brings a thread pool and costs
-142 us a row (notes/features.md section 15), this about 85 us for 60 trees.
+142 us a row in a reference measurement, this about 85 us for 60 trees.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 No timer: a free executor asks `form` and takes what is there. Queues are bounded in items and
 tokens; work that cannot meet its deadline is refused at the door. Batches are cut from a window
-sorted by length, around an anchor, under a padded-token budget (notes/inference.md section 2).
+sorted by length, around an anchor, under a padded-token budget.
 """
 
 import math

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from services.inference.domain.trees import FloatMatrix, TreeEnsemble
 
-# Above this the tables cost more memory than an explanation is worth (notes/inference.md).
+# Above this the tables cost more memory than an explanation is worth.
 TABLE_BYTES_MAX = 64 << 20
 
 

@@ -21,7 +21,7 @@ from services.inference.dataplane import DataPlane
 from services.inference.domain.model import TabularModel
 from services.inference.metrics import InferenceMetrics
 
-# A clock that runs ahead further than this is wrong (notes/features.md section 4).
+# A clock that runs ahead further than this is wrong.
 _AHEAD_MS_MAX = 5 * 60_000
 # Rows answered in one turn of the event loop; a row was measured at about 0.15 ms.
 _ROWS_PER_TURN = 16
