@@ -7,6 +7,7 @@ import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
+from libs.common.context import current
 from libs.common.errors import ServiceError
 from libs.common.ids import uuid7
 from libs.common.problems import problem_body
@@ -106,6 +107,15 @@ async def progress(checker: Checker, body: BatchRequest, batch_id: str) -> Async
 
 def _line(document: dict[str, Any]) -> bytes:
     return orjson.dumps(document) + b"\n"
+
+
+@router.delete("/cache", summary="Empty the caller's verdict cache")
+async def clear_cache(request: Request) -> dict[str, Any]:
+    """Raise the tenant's epoch: every verdict stored before counts as absent from now on."""
+    checker: Checker = request.state.checker
+    caller = current().caller
+    epoch = await checker.guard.forget(caller.tenant if caller else "")
+    return {"cleared": True, "epoch": epoch}
 
 
 @router.get("/validators", summary="List the validators")

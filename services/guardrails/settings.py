@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import SecretStr
+
 from libs.common.settings import ServiceSettings, env
 
 
@@ -30,6 +32,12 @@ class GuardrailsSettings(ServiceSettings):
         default="guard",
         pattern="^[A-Za-z0-9._-]{1,64}$",
         description="Model in inference that scores toxicity and injection.",
+    )
+    secret: SecretStr | None = env(
+        "GUARDRAILS_SECRET",
+        default=None,
+        description="Hexadecimal secret of 32 bytes or more behind pseudonyms, encryption and "
+        "cache keys; all replicas share it. Without it a file under the state directory holds one.",
     )
     floor: Path | None = env(
         "GUARDRAILS_FLOOR",

@@ -29,6 +29,13 @@ GUARDRAILS = Service(
             retry_safe=True,
         ),
         Route("GET", "/v1/guardrails/health", "guardrails:read", "Models, cache, memory, CPU"),
+        Route(
+            "DELETE",
+            "/v1/guardrails/cache",
+            "guardrails:admin",
+            "Empty the caller's verdict cache",
+            lane="admin",
+        ),
         Route("GET", "/v1/guardrails/validators", "guardrails:read", "List the validators"),
         Route(
             "WS",

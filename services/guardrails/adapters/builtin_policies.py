@@ -1,6 +1,6 @@
 """Policies of a service without a database: the built-in ones only."""
 
-from libs.common.errors import NotFoundError
+from libs.common.errors import NotFoundError, UnavailableError
 from services.guardrails.domain.policy import Policy, builtin
 
 
@@ -23,3 +23,7 @@ class BuiltinPolicies:
 
     async def refresh(self, tenant: str, *, forced: bool) -> None:
         """Nothing to read."""
+
+    async def bump(self, tenant: str) -> int:
+        """Refuse: an epoch that is not stored would be forgotten."""
+        raise UnavailableError("Cached verdicts need a database.", hint="Set POSTGRES_URL.")

@@ -53,3 +53,7 @@ class FlooredPolicies:
     async def refresh(self, tenant: str, *, forced: bool) -> None:
         """Refresh the source."""
         await self.source.refresh(tenant, forced=forced)
+
+    async def bump(self, tenant: str) -> int:
+        """Raise the epoch of the source."""
+        return await self.source.bump(tenant)

@@ -210,6 +210,13 @@ class PostgresPolicies:
         await self.refresh(tenant, forced=True)
         return int(row["latest"]), epoch
 
+    async def bump(self, tenant: str) -> int:
+        """Raise the tenant's epoch; its policies stay as they are."""
+        async with self._postgres.transaction() as connection:
+            epoch = await _bump(connection, tenant)
+        await self.refresh(tenant, forced=True)
+        return epoch
+
     async def activate(self, tenant: str, policy_id: str, version: int) -> tuple[str | None, int]:
         """Point the tenant at a version; a rollback is pointing back.
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from libs.common.errors import InvalidInputError
+from libs.common.errors import InvalidInputError, UnavailableError
 from libs.common.logging import get_logger
 from services.guardrails.domain import codec
 from services.guardrails.domain.decide import decide, judge
@@ -105,12 +105,15 @@ class Guard:
             NotFoundError: no such policy.
             InvalidInputError: the policy has no such validator.
         """
+        if not ask.ttl_s:
+            # No epoch is read below that would tell of a change.
+            await self.policies.refresh(ask.tenant, forced=False)
         check = await self._resolve(ask)
         found, epoch = await self._recall(check, texts)
         if check.ttl_s and epoch != self.policies.epoch(ask.tenant):
             # Somebody published, or Redis forgot: read the policies again before answering.
             await self.policies.refresh(ask.tenant, forced=epoch is not None)
-            if epoch is None:
+            if epoch is None or epoch < (self.policies.epoch(ask.tenant) or 0):
                 await self._mirror(ask.tenant)
             check = await self._resolve(ask)
             found, _ = await self._recall(check, texts)
@@ -135,6 +138,20 @@ class Guard:
             for text in texts
         ]
         return Outcome(check.policy, decisions)
+
+    async def forget(self, tenant: str) -> int:
+        """Make every cached verdict of the tenant count as absent; give the new epoch.
+
+        Raises:
+            UnavailableError: the epoch cannot be stored, or not be shown to the other workers.
+        """
+        epoch = await self.policies.bump(tenant)
+        if not await self._cache.mirror_epoch(tenant, epoch):
+            raise UnavailableError(
+                "The cache's store does not answer; other workers may remember.",
+                hint="Send the request again; it changes nothing twice.",
+            )
+        return epoch
 
     async def _mirror(self, tenant: str) -> None:
         epoch = self.policies.epoch(tenant)

@@ -81,3 +81,11 @@ class PolicySource(Protocol):
             forced: the epoch is known to have moved; else a read of the last second is enough.
         """
         ...
+
+    async def bump(self, tenant: str) -> int:
+        """Raise the tenant's epoch and give it: every verdict cached before counts as absent.
+
+        Raises:
+            UnavailableError: the epoch cannot be stored.
+        """
+        ...

@@ -1,9 +1,14 @@
 """Policies: drafts, versions, pointer, and no stale verdict after a change."""
 
+import asyncio
 import json
+import time
 
 import pytest
+from pydantic import SecretStr
 
+from libs.common.settings import SettingsError
+from services.guardrails.wiring import secret_of
 from tests.integration.guardrails.conftest import serving
 
 pytestmark = pytest.mark.anyio
@@ -95,3 +100,53 @@ async def test_the_floor_holds_for_every_policy(settings, recorder, tmp_path):
     async with serving(settings.model_copy(update={"floor": path}), recorder) as floored:
         reply = await floored.post("/v1/guardrails/validate", json={"text": "a jane@example.com"})
     assert reply.json()["action"] == "block"
+
+
+async def test_erasing_the_cache_makes_every_remembered_verdict_count_as_absent(client):
+    ask = {"text": "mail jane@example.com"}
+
+    async def is_cached() -> bool:
+        return bool((await client.post("/v1/guardrails/validate", json=ask)).json()["cached"])
+
+    assert [await is_cached(), await is_cached()] == [False, True]
+    first = (await client.delete("/v1/guardrails/cache")).json()
+    assert [await is_cached(), await is_cached()] == [False, True]
+    again = (await client.delete("/v1/guardrails/cache")).json()
+    assert again["epoch"] > first["epoch"] > 0
+
+
+async def test_a_worker_that_kept_an_old_policy_notices_a_change_without_the_cache(
+    settings, recorder
+):
+    async with serving(settings, recorder) as one, serving(settings, recorder) as other:
+        ask = {"text": "mail jane@example.com", "cache_ttl": 0}
+        assert (await other.post("/v1/guardrails/validate", json=ask)).json()["action"] == "mask"
+        await one.post(BASE, json={"id": "house", "draft": draft("block")})
+        await one.post(f"{BASE}/house/publish")
+        await one.post(f"{BASE}/house/activate", json={"version": 1})
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            reply = await other.post("/v1/guardrails/validate", json=ask)
+            if reply.json()["action"] == "block":
+                break
+            await asyncio.sleep(0.05)
+        assert reply.json()["action"] == "block"
+
+
+async def test_workers_with_one_secret_give_one_pseudonym(settings, recorder, tmp_path):
+    policy = {"validators": [{"name": "pii", "action": "mask",
+                              "operators": {"DEFAULT": {"type": "hash"}}}]}  # fmt: skip
+    ask = {"text": "mail jane@example.com", "policy": "joined", "cache_ttl": 0}
+    texts = []
+    for number, secret in enumerate(("ab" * 32, "ab" * 32, "cd" * 32)):
+        changed = settings.model_copy(
+            update={"secret": SecretStr(secret), "state_dir": tmp_path / str(number)}
+        )
+        async with serving(changed, recorder) as client:
+            await client.post(BASE, json={"id": "joined", "draft": policy})
+            await client.post(f"{BASE}/joined/publish")
+            reply = await client.post("/v1/guardrails/validate", json=ask)
+            texts.append(reply.json()["text"])
+    assert texts[0] == texts[1] != texts[2]
+    with pytest.raises(SettingsError, match="GUARDRAILS_SECRET"):
+        secret_of(settings.model_copy(update={"secret": SecretStr("short")}))
