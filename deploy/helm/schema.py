@@ -162,7 +162,16 @@ def schema() -> Schema:
                 "items": {"enum": ["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]},
             },
         ),
-        "witness": closed(url=URL, verifierKey=TEXT),
+        "witness": closed(
+            url=URL,
+            verifierKey=TEXT,
+            enabled=FLAG,
+            logKeys={
+                "type": "array",
+                "items": {"type": "string", "pattern": r"^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+$"},
+            },
+            storageClassName=TEXT,
+        ),
         "externalSecrets": closed(
             enabled=FLAG,
             storeRef=closed(name=TEXT, kind={"enum": ["SecretStore", "ClusterSecretStore"]}),

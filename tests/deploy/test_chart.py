@@ -17,7 +17,9 @@ from pydantic import ValidationError
 from deploy.helm import make_secrets, readme, schema
 from deploy.helm.render import CHART, examples, render, renderer, sources
 from deploy.local.env_example import declared
-from libs.common.catalog import SERVICES
+from libs.common.catalog import NEIGHBOUR_PORTS, SERVICES
+from libs.common.transparency.note import VerifierKey
+from services.witness.settings import VARIABLES as WITNESS_VARIABLES
 from tests.deploy import custom
 from tests.deploy.policies import (
     POLICIES,
@@ -388,6 +390,31 @@ def test_gpu_pods_choose_nodes_share_them_and_read_a_subset_of_the_models() -> N
     assert "nodeSelector" not in _pod(documents, "features")
 
 
+def test_the_witness_beside_the_log_hears_only_audit_and_keeps_what_it_signed() -> None:
+    documents = manifests("witness")
+    found = of_kind(documents, "StatefulSet")["witness"]
+    pod = found["spec"]["template"]["spec"]
+    assert found["spec"]["replicas"] == 1
+    assert [each["metadata"]["name"] for each in found["spec"]["volumeClaimTemplates"]] == ["state"]
+    keys = next(volume for volume in pod["volumes"] if volume["name"] == "keys")
+    assert keys["secret"]["items"] == [{"key": "witness.key", "path": "witness.key"}]
+    assert pod["containers"][0]["args"] == ["services.witness"]
+    names = {item["name"] for item in pod["containers"][0]["env"]}
+    assert names <= {*declared(), *WITNESS_VARIABLES}
+    policy = of_kind(documents, "NetworkPolicy")["witness"]["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert "egress" not in policy
+    callers = [peer["podSelector"]["matchLabels"] for peer in policy["ingress"][0]["from"]]
+    assert [labels["app.kubernetes.io/component"] for labels in callers] == ["audit"]
+    environment = {i["name"]: i.get("value") for i in first(workloads(documents)["audit"])["env"]}
+    service = of_kind(documents, "Service")["witness"]
+    port = service["spec"]["ports"][0]["port"]
+    assert environment["WITNESS_URL"] == f"http://{service['metadata']['name']}:{port}"
+    assert port == NEIGHBOUR_PORTS["witness"]
+    text = of_kind(documents, "ConfigMap")["witness"]["data"]["logs.vkey"]
+    assert [str(VerifierKey.parse(line)) for line in text.split()] == text.split()
+
+
 def test_the_external_store_makes_every_secret_that_pods_want() -> None:
     made = {
         d["metadata"]["name"]
@@ -486,6 +513,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "$.gpu.timeSlicing.replicas",
     ),
     "a relative mount": ({"models": {"mountPath": "models"}}, "$.models.mountPath"),
+    "a log key of another shape": ({"witness": {"logKeys": ["abc"]}}, "$.witness.logKeys[0]"),
     "no signing keys": ({"keys": {"existingSecret": ""}}, "$.keys.existingSecret"),
 }
 
@@ -553,6 +581,14 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {**STORES, "externalSecrets": {"enabled": True}},
         "storeRef.name",
     ),
+    "two witnesses": (
+        {**STORES, "witness": {"enabled": True, "url": "http://w", "verifierKey": "k"}},
+        "keep one",
+    ),
+    "a witness that watches nothing": (
+        {**STORES, "witness": {"enabled": True}},
+        "witness.enabled needs witness.logKeys",
+    ),
     "a witness without a key": (
         {**STORES, "witness": {"url": "https://w.example.org"}},
         "witness.verifierKey",
@@ -580,6 +616,7 @@ def test_every_component_label_is_known() -> None:
         "helm-test",
         "demo-postgres",
         "demo-redis",
+        "witness",
         "remote-engine",
     }
     for name in NAMES:

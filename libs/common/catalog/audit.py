@@ -9,6 +9,7 @@ AUDIT = Service(
     name="audit",
     port=8085,
     summary="the event log, proofs, retention, erasure, compliance report",
+    calls=("guardrails",),
     redis=False,
     routes=(
         Route("GET", "/v1/audit/events", "audit:read", "Search the log, newest first"),
