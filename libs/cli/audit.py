@@ -22,6 +22,7 @@ from libs.common.transparency.crypto import verify_ed25519
 from libs.common.transparency.note import COSIGNATURE, VerifierKey
 from libs.common.transparency.policy import Policy
 from libs.common.transparency.proof import HEADER, ProofFile
+from libs.common.transparency.report import FORMAT, NoProofError, verify_report
 from libs.common.transparency.tree import VerificationError
 
 app = typer.Typer(
@@ -39,7 +40,8 @@ def verify(
     target: Annotated[
         Path | None,
         typer.Argument(
-            help="A proof (.tlog-proof) or an evidence file (.zip); none: the database."
+            help="A proof (.tlog-proof), an evidence file (.zip) or a compliance report (.json); "
+            "none: the database."
         ),
     ] = None,
     key: Annotated[
@@ -65,7 +67,7 @@ def verify(
     except VerificationError as error:
         _tell(_fault(error), as_json)
         raise typer.Exit(TAMPERED) from None
-    except (_CannotCheckError, NotEvidenceError) as error:
+    except (_CannotCheckError, NotEvidenceError, NoProofError) as error:
         _tell({"verdict": "not checked", "reason": str(error)}, as_json)
         raise typer.Exit(UNCHECKED) from None
     _tell({"verdict": "sound", **result}, as_json)
@@ -98,8 +100,7 @@ def _check(
         url = database or os.environ.get("POSTGRES_URL") or os.environ.get("DATABASE_URL") or ""
         if not url:
             raise _CannotCheckError("give a file, or the log's database with --database")
-        kept = [_read(path).decode("utf-8", "replace") for path in against]
-        return asyncio.run(_check_database(url, policy, kept))
+        return asyncio.run(_check_database(url, policy, _texts(against)))
     data = _read(target)
     if data.startswith(HEADER.encode()):
         if leaf is None:
@@ -107,8 +108,24 @@ def _check(
         proof = ProofFile.parse(data.decode("utf-8", "replace"))
         checkpoint = proof.verify(_read(leaf), policy, verify_ed25519)
         return {"index": proof.index, "log_size": checkpoint.size}
+    if data.startswith(b"{"):
+        return verify_report(_report(data), policy, verify_ed25519, kept=_texts(against))
     with _bar("leaves") as progress:
         return verify_evidence(read_evidence(target), policy, verify_ed25519, progress=progress)
+
+
+def _report(data: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        document = {}
+    if document.get("report") != FORMAT:
+        raise _CannotCheckError("the file is not a compliance report")
+    return dict(document)
+
+
+def _texts(paths: list[Path]) -> list[str]:
+    return [_read(path).decode("utf-8", "replace") for path in paths]
 
 
 def _read(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from libs.common.http_client import ServiceClient
 from libs.common.logging import get_logger
 from libs.common.migrations import head_revision
 from libs.common.platform import Platform
+from services.audit.adapters.anonymizer import Anonymizer
 from services.audit.adapters.checkpoints import Checkpointer
 from services.audit.adapters.erasures import Erasures
 from services.audit.adapters.keys import LogKeys
@@ -67,6 +68,9 @@ def create_app(settings: AuditSettings) -> ServiceApp:
             policies=Policies(postgres, platform.events),
             facts=ReportFacts(postgres, reader),
             metrics=AuditMetrics(platform.registry),
+            anonymizer=Anonymizer(platform.client("guardrails"), platform.registry)
+            if settings.audit_anonymize
+            else None,
         )
         platform.health.block("schema", "the schema is not migrated yet")
         async with running(sequencer):

@@ -52,6 +52,8 @@ async def deliver(request: Request) -> Response:
     judged = [accept(item, source) for item in documents]
     state = state_of(request)
     taken = [item for item in judged if isinstance(item, Accepted)]
+    if state.anonymizer:
+        taken = await state.anonymizer.clean(taken)
     outcomes = iter(await state.sequencer.append(taken))
     results: list[dict[str, Any]] = []
     for document, item in zip(documents, judged, strict=True):

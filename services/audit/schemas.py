@@ -62,6 +62,7 @@ class ReportQuery(BaseModel):
 
     since: Annotated[Moment | None, Field(alias="from")] = None
     until: Annotated[Moment | None, Field(alias="to")] = None
+    previous_size: Annotated[int, Field(ge=1, lt=1 << 63)] | None = None
     format: Literal["json", "html"] | None = None
 
 

@@ -43,6 +43,13 @@ class AuditSettings(ServiceSettings):
         "KEYS_DIR/witness.pub.",
     )
 
+    audit_anonymize: bool = env(
+        "AUDIT_ANONYMIZE",
+        default=False,
+        description="Let guardrails mask who is named in the text members of events (reasons, "
+        "former and new values) before these are hashed; what it cannot judge is withheld.",
+    )
+
     @property
     def witness_verifier(self) -> VerifierKey:
         """The key that cosignatures are checked against.

@@ -6,6 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter
 
 from libs.common.postgres import Postgres
+from services.audit.adapters.anonymizer import Anonymizer
 from services.audit.adapters.checkpoints import Checkpointer
 from services.audit.adapters.erasures import Erasures
 from services.audit.adapters.keys import LogKeys
@@ -44,6 +45,7 @@ class AuditState:
     policies: Policies
     facts: ReportFacts
     metrics: AuditMetrics
+    anonymizer: Anonymizer | None
 
     async def unsealed(self, item: dict[str, Any]) -> dict[str, Any]:
         """Give an event with its personal fields readable, or `erased`."""

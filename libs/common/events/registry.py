@@ -1,7 +1,8 @@
-"""The registry of event types: class, who may emit, fields, which of them are personal.
+"""The registry of event types: class, who may emit, fields, which of them are personal or text.
 
 Audit refuses unknown types and unknown fields; a test holds each emitter to its row. A personal
-field is sealed by audit before it is hashed (a key per data subject), so that it can be erased.
+field is sealed by audit before it is hashed (a key per data subject), so that it can be erased. A
+text field may hold words of an operator; audit can have them anonymized before it hashes them.
 """
 
 from dataclasses import dataclass
@@ -11,17 +12,27 @@ from libs.common.events.envelope import EventClass
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """One row: `fields` are the allowed members of `data`; `personal` are sealed."""
+    """One row: `fields` are the allowed members of `data`; `personal` are sealed.
+
+    `text` members may hold words that somebody wrote.
+    """
 
     name: str
     event_class: EventClass
     emitters: tuple[str, ...]
     fields: frozenset[str]
     personal: frozenset[str] = frozenset()
+    text: frozenset[str] = frozenset()
 
 
 def _row(
-    name: str, event_class: EventClass, emitters: str, fields: str, personal: str = ""
+    name: str,
+    event_class: EventClass,
+    emitters: str,
+    fields: str,
+    *,
+    personal: str = "",
+    text: str = "",
 ) -> EventType:
     return EventType(
         name,
@@ -29,6 +40,7 @@ def _row(
         tuple(emitters.split()),
         frozenset(fields.split()),
         frozenset(personal.split()),
+        frozenset(text.split()),
     )
 
 
@@ -37,16 +49,20 @@ _PREDICTION = (
     "cached latency_ms queue features input_length input_digest prediction_id batch_id index "
     "transaction_id"
 )
+# The payment's number in the client's own books: it leads back to the person.
+_PERSONAL = "transaction_id"
 _CHANGE = "what from to by evidence reason"
+_WORDS = "from to reason"
 _ALL = "gateway inference guardrails features analytics audit"
 
 _ROWS = (
-    _row("prediction.made", "standard", "inference", _PREDICTION),
+    _row("prediction.made", "standard", "inference", _PREDICTION, personal=_PERSONAL),
     _row(
         "prediction.shadow",
         "sampled",
         "inference",
         f"{_PREDICTION} stable_label stable_score stable_prediction_id",
+        personal=_PERSONAL,
     ),
     _row(
         "verdict.given",
@@ -68,18 +84,32 @@ _ROWS = (
         "features",
         "transaction_id prediction_id label occurred_at available_at",
     ),
-    _row("rollout.changed", "required", "inference guardrails", f"{_CHANGE} rollout model step"),
-    _row("model.changed", "required", "inference", f"{_CHANGE} model version release"),
-    _row("policy.changed", "required", "guardrails inference", f"{_CHANGE} policy version"),
-    _row("validator.changed", "required", "guardrails", f"{_CHANGE} validator version"),
-    _row("threshold.changed", "required", "analytics", _CHANGE),
+    _row(
+        "rollout.changed",
+        "required",
+        "inference guardrails",
+        f"{_CHANGE} rollout model step",
+        text=_WORDS,
+    ),
+    _row("model.changed", "required", "inference", f"{_CHANGE} model version release", text=_WORDS),
+    _row(
+        "policy.changed",
+        "required",
+        "guardrails inference",
+        f"{_CHANGE} policy version",
+        text=_WORDS,
+    ),
+    _row(
+        "validator.changed", "required", "guardrails", f"{_CHANGE} validator version", text=_WORDS
+    ),
+    _row("threshold.changed", "required", "analytics", _CHANGE, text=_WORDS),
     _row("auth.failed", "required", "gateway", "reason key_id network"),
     _row("auth.revoked", "required", "gateway", "reason key_id network family"),
     _row("key.created", "required", "gateway", "key_id by scopes expires_at"),
     _row("key.rotated", "required", "gateway", "key_id by new_key_id expires_at"),
-    _row("key.revoked", "required", "gateway", "key_id by reason"),
-    _row("tenant.created", "required", "gateway", _CHANGE),
-    _row("tenant.changed", "required", "gateway", _CHANGE),
+    _row("key.revoked", "required", "gateway", "key_id by reason", text="reason"),
+    _row("tenant.created", "required", "gateway", _CHANGE, text=_WORDS),
+    _row("tenant.changed", "required", "gateway", _CHANGE, text=_WORDS),
     _row("limit.exceeded", "required", "gateway", "policy key_id network route"),
     _row("data_subject.erased", "required", "audit", "pseudonym by counts"),
     _row("kek.rotated", "required", "audit", "from to count"),
@@ -89,8 +119,14 @@ _ROWS = (
         "audit",
         "from_index to_index event_class policy count partition tenant",
     ),
-    _row("retention.changed", "required", "audit", f"{_CHANGE} event_class tenant"),
-    _row("legal_hold.changed", "required", "audit", f"{_CHANGE} event_class tenant hold_id"),
+    _row("retention.changed", "required", "audit", f"{_CHANGE} event_class tenant", text=_WORDS),
+    _row(
+        "legal_hold.changed",
+        "required",
+        "audit",
+        f"{_CHANGE} event_class tenant hold_id",
+        text=_WORDS,
+    ),
     _row("audit.gap", "required", _ALL, "reason dropped event_class since until segment"),
     _row("security.alert", "required", "audit", "rule evidence severity"),
 )

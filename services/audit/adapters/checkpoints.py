@@ -8,6 +8,7 @@ again.
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -107,6 +108,16 @@ class Checkpointer:
         return await self._postgres.fetchrow(
             "SELECT size, root, note, published_at, witnessed_at FROM checkpoint "
             "ORDER BY size DESC LIMIT 1"
+        )
+
+    async def earlier(self, *, size: int | None, before: datetime) -> Any:
+        """Give the checkpoint of a size, or the newest published before a moment; None without."""
+        return await self._postgres.fetchrow(
+            "SELECT size, root, note FROM checkpoint WHERE size > 0 AND "
+            "CASE WHEN $1::bigint IS NULL THEN published_at < $2 ELSE size = $1 END "
+            "ORDER BY size DESC LIMIT 1",
+            size,
+            before,
         )
 
     async def unwitnessed(self) -> dict[str, Any] | None:

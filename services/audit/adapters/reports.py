@@ -22,9 +22,12 @@ class ReportFacts:
         self._postgres = postgres
         self._reader = reader
 
-    async def collect(self, tenant: str, since: datetime, until: datetime) -> dict[str, Any]:
-        """Give the facts of `[since, until)`."""
-        first, last = await self._reader.index_at(since), await self._reader.index_at(until)
+    async def collect(
+        self, tenant: str, since: datetime, until: datetime, size: int
+    ) -> dict[str, Any]:
+        """Give the facts of `[since, until)`, as far as a checkpoint of `size` covers them."""
+        first = min(size, await self._reader.index_at(since))
+        last = min(size, await self._reader.index_at(until))
         span = (tenant, first, last)
         counts = await self._postgres.fetch(
             "SELECT type, source, count(*) AS events FROM search_row "

@@ -6,11 +6,16 @@ from typing import Any
 
 import orjson
 
+from libs.common.transparency.report import FORMAT
+
 PROVES = (
     "Every event that is counted here was in the log, in this order, when the named checkpoint was "
     "signed, and has not changed since.",
     "With the evidence file of the same index range a reader can check offline that no event of "
     "the range was left out, and that each payload is the committed one.",
+    "The log at the named checkpoint extends the log at the previous checkpoint: nothing that was "
+    "signed then was changed or removed. `gatehouse audit verify REPORT --against CHECKPOINT` "
+    "checks it offline.",
     "A cosigned checkpoint shows that a second party saw the same log: who holds database and key "
     "cannot rewrite what lies below it.",
 )
@@ -33,7 +38,7 @@ def document(
 ) -> dict[str, Any]:
     """Put the report together."""
     return {
-        "report": "gatehouse-compliance/1",
+        "report": FORMAT,
         "tenant": tenant,
         "from": period[0],
         "to": period[1],
@@ -67,11 +72,19 @@ def page(report: Mapping[str, Any]) -> str:
     integrity = report["integrity"]
     is_sound = integrity["consistent"]
     verdict = "consistent with its signed checkpoints" if is_sound else "NOT CONSISTENT"
+    previous = integrity["previous"]
+    extends = (
+        f"It is proven to extend the log of {previous['size']} entries that was signed before."
+        if previous
+        else "No checkpoint was signed before the period; there is nothing to extend."
+    )
+    gaps = report["gaps"]["count"]
     parts = [
         f"<h1>Compliance report: {escape(report['tenant'])}</h1>",
         f"<p>Period {escape(report['from'])} to {escape(report['to'])}, entries "
         f"{report['from_index']} to {report['to_index']} of the log.</p>",
-        f'<p class="{"ok" if is_sound else "bad"}">The log is {verdict}.</p>',
+        f'<p class="{"ok" if is_sound else "bad"}">The log is {verdict}. {extends}</p>',
+        f'<p class="{"bad" if gaps else "ok"}">Reported gaps: {gaps or "none"}.</p>',
         _section("Integrity", _facts(integrity)),
         _section("Events by class", _facts(report["by_class"])),
         _section("Events by type", _table(report["by_type"], ("type", "source", "events"))),

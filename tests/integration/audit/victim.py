@@ -162,7 +162,7 @@ async def main(url: str, directory: Path, point: str, passes: int, seed: int) ->
         if point:
             await _emit(events, directory, checkpoints, fuse if point == "after_emit" else None)
             if point == "during_detach":
-                clock.leap()
+                clock.leap((await reader.state()).ingested_at or datetime.now(UTC))
                 await events.emit(prediction(0))
             await _drain(log)
             await retention.apply()
@@ -188,8 +188,8 @@ class _Clock:
     def __call__(self) -> datetime:
         return datetime.now(UTC) + self._shift - timedelta(seconds=self._draw.choice([0, 0, 5, 90]))
 
-    def leap(self) -> None:
-        self._shift = timedelta(days=300)
+    def leap(self, last: datetime) -> None:
+        self._shift = last + timedelta(days=300) - datetime.now(UTC)
 
 
 async def _emit(

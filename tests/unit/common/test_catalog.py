@@ -12,7 +12,7 @@ EDGES = {
     "guardrails": {"inference", "audit"},
     "features": {"audit"},
     "analytics": {"audit"},
-    "audit": set(),
+    "audit": {"guardrails"},
 }
 
 
