@@ -9,13 +9,12 @@ from libs.common.transparency.check import (
     Findings,
     Head,
     LogCheck,
-    Pruned,
     StoredCheckpoint,
     tiles_over,
 )
 from libs.common.transparency.crypto import verify_ed25519
 from libs.common.transparency.policy import Policy
-from libs.common.transparency.records import Record
+from libs.common.transparency.records import Pruned, Record
 from libs.common.transparency.tiles import Coordinate, Edge, edge_coordinates
 from libs.common.transparency.tree import VerificationError
 
@@ -106,13 +105,12 @@ async def _checkpoints(connection: Any) -> list[StoredCheckpoint]:
 
 
 async def _pruned(connection: Any) -> list[Pruned]:
-    """Read what the log itself says was removed; these events are checked like all others."""
+    """Read from the leaves what was announced as removed; they are checked like all others."""
     rows = await connection.fetch(
-        "SELECT p.body FROM search_row s JOIN payload p ON p.index = s.index "
-        "WHERE s.type = 'retention.pruned' AND s.source = 'audit'"
+        "SELECT l.leaf FROM event_dedup d JOIN leaf l ON l.index = d.index "
+        "WHERE d.source = 'audit' AND d.id LIKE 'retention:%'"
     )
-    data = [orjson.loads(row["body"])["data"] for row in rows]
-    return [Pruned(d["event_class"], d["from_index"], d["to_index"]) for d in data]
+    return [found for row in rows if (found := Pruned.of_leaf(row["leaf"]))]
 
 
 async def _edge(connection: Any, size: int) -> Edge:

@@ -14,7 +14,13 @@ from typing import Any
 
 from libs.common.transparency.note import Checkpoint, Verify
 from libs.common.transparency.policy import Policy
-from libs.common.transparency.records import Record, check_commitment, differences, parse_leaf
+from libs.common.transparency.records import (
+    Pruned,
+    Record,
+    check_commitment,
+    differences,
+    parse_leaf,
+)
 from libs.common.transparency.tiles import HASH_BYTES, TILE_WIDTH, Coordinate, Edge, tile_width
 from libs.common.transparency.tree import VerificationError, leaf_hash
 
@@ -38,15 +44,6 @@ class StoredCheckpoint:
     root: bytes
     note: str
     is_witnessed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """A range whose payloads of one class (`*`: of all) were removed on record."""
-
-    event_class: str
-    start: int
-    end: int
 
 
 @dataclass(slots=True)
@@ -223,10 +220,7 @@ class LogCheck:
         """Check that no row is missing, unless it was removed on record."""
         if record.key is None:
             raise VerificationError("the dedupe row is missing", index=record.index)
-        is_pruned = any(
-            span.start <= record.index < span.end and span.event_class in ("*", leaf["retention"])
-            for span in self._pruned
-        )
+        is_pruned = any(span.covers(record.index, leaf["retention"]) for span in self._pruned)
         if record.body is None and not is_pruned:
             raise VerificationError("the payload is missing", index=record.index)
         if record.search is None and not is_pruned:

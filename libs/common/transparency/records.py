@@ -1,6 +1,7 @@
 """One stored event against its leaf: the commitment, and every column that repeats what it says."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,43 @@ from libs.common.transparency.tree import VerificationError
 
 # Columns of a search row that repeat members of the stored event.
 _REPEATED = ("tenant", "type", "source", "request_id")
+
+PRUNED = "retention.pruned"
+_PRUNED_ID = re.compile(r"retention:(required|standard|sampled|all):(\d{1,18})-(\d{1,18})(:\w+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A range whose payloads of one class (`all`: every one) were removed on record.
+
+    The record's id says it all, and the id is part of the leaf: the announcement holds as long as
+    its leaf, also once its own payload was removed.
+    """
+
+    event_class: str
+    start: int
+    end: int
+
+    def event_id(self, partition: str = "") -> str:
+        """Give the id of the announcement; the same removal after a crash is the same event."""
+        name = f"retention:{self.event_class}:{self.start}-{self.end}"
+        return f"{name}:{partition}" if partition else name
+
+    @classmethod
+    def of_leaf(cls, leaf: bytes) -> "Pruned | None":
+        """Read an announcement from its leaf; None when it is another event's."""
+        try:
+            document = json.loads(leaf)
+            if (document["type"], document["source"]) != (PRUNED, "audit"):
+                return None
+            found = _PRUNED_ID.fullmatch(document["id"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        return cls(found[1], int(found[2]), int(found[3])) if found else None
+
+    def covers(self, index: int, event_class: str) -> bool:
+        """Say whether the removal explains a missing row."""
+        return self.start <= index < self.end and self.event_class in ("all", event_class)
 
 
 @dataclass(frozen=True, slots=True)

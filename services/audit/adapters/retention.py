@@ -16,6 +16,7 @@ from libs.common.errors import ServiceError
 from libs.common.events.envelope import Event
 from libs.common.logging import get_logger
 from libs.common.postgres import Postgres
+from libs.common.transparency.records import PRUNED, Pruned
 from services.audit.adapters.partitions import RETENTIONS, ensure_partitions
 from services.audit.adapters.sequencer import Sequencer
 from services.audit.domain.events import Accepted, accept
@@ -168,25 +169,23 @@ class Retention:
         """Put the removal into the log itself, before anything is gone."""
         versions = {policy.event_class: policy.version for policy in policies if not policy.tenant}
         await self._append(
-            {
-                "from_index": first,
-                "to_index": last,
-                "event_class": month.event_class or "*",
-                "policy": versions,
-                "count": count,
-                "partition": month.name,
-            },
-            # The same removal after a crash is the same event.
-            event_id=f"retention:{month.name}",
+            Pruned(month.event_class or "all", first, last),
+            {"policy": versions, "count": count, "partition": month.name},
+            month.name,
         )
 
-    async def _append(self, data: Mapping[str, Any], event_id: str) -> None:
+    async def _append(self, span: Pruned, data: Mapping[str, Any], partition: str = "") -> None:
         event = Event(
-            id=event_id,
-            type="retention.pruned",
+            id=span.event_id(partition),
+            type=PRUNED,
             source="audit",
             event_class="required",
-            data=data,
+            data={
+                "from_index": span.start,
+                "to_index": span.end,
+                "event_class": span.event_class,
+                **data,
+            },
             tenant="",
             principal="service:audit",
         )
@@ -222,15 +221,12 @@ class Retention:
             return 0
         first, last, count = span["first"], span["last"], int(span["rows"])
         await self._append(
+            Pruned(policy.event_class, first, last),
             {
-                "from_index": first,
-                "to_index": last,
-                "event_class": policy.event_class,
                 "policy": {policy.event_class: policy.version},
                 "count": count,
                 "tenant": policy.tenant,
             },
-            event_id=f"retention:{policy.event_class}:{first}-{last}",
         )
         while True:
             status = await connection.execute(

@@ -126,8 +126,19 @@ async def test_partitions_are_announced_detached_and_dropped_and_the_rest_stays_
         )
         assert events >= 2
 
-        clock.now = START + timedelta(days=1000)
+        # A hold on one class keeps the leaves, but not the payloads of the announcements.
+        clock.now = START + timedelta(days=1040)
         await sequencer.append(accepted(300))
+        await postgres.execute(
+            "INSERT INTO legal_hold (id, tenant, event_class, reason, placed_by) "
+            "VALUES ('one', '', 'standard', 'r', 't')"
+        )
+        detached = (await retention.apply())["detached"]
+        assert "payload_required_203111" in detached
+        assert not any(name.startswith(("leaf", "search")) for name in detached)
+        await _sign(postgres, keys)
+        assert await _checked(restored, keys) == (await reader.state()).size
+        await postgres.execute("UPDATE legal_hold SET released_at = now()")
         detached = (await retention.apply())["detached"]
         assert {"leaf_203103", "search_row_203103"} <= set(detached)
         state = await reader.state()
