@@ -43,8 +43,14 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _urls(value: str) -> str:
+    return ",".join(_url(part.strip()) for part in value.split(","))
+
+
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Url = Annotated[str, AfterValidator(_url)]
+# One URL per instance of a service, with commas between them.
+Urls = Annotated[str, AfterValidator(_urls)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
@@ -184,20 +190,30 @@ class ServiceSettings(BaseSettings):
     gateway_url: Url = env(
         "GATEWAY_URL", default="http://127.0.0.1:8080", description="Where the gateway answers."
     )
-    inference_url: Url = env(
-        "INFERENCE_URL", default="http://127.0.0.1:8081", description="Where inference answers."
+    inference_url: Urls = env(
+        "INFERENCE_URL",
+        default="http://127.0.0.1:8081",
+        description="Where inference answers; commas between several instances.",
     )
-    guardrails_url: Url = env(
-        "GUARDRAILS_URL", default="http://127.0.0.1:8082", description="Where guardrails answers."
+    guardrails_url: Urls = env(
+        "GUARDRAILS_URL",
+        default="http://127.0.0.1:8082",
+        description="Where guardrails answers; commas between several instances.",
     )
-    features_url: Url = env(
-        "FEATURES_URL", default="http://127.0.0.1:8083", description="Where features answers."
+    features_url: Urls = env(
+        "FEATURES_URL",
+        default="http://127.0.0.1:8083",
+        description="Where features answers; commas between several instances.",
     )
-    analytics_url: Url = env(
-        "ANALYTICS_URL", default="http://127.0.0.1:8084", description="Where analytics answers."
+    analytics_url: Urls = env(
+        "ANALYTICS_URL",
+        default="http://127.0.0.1:8084",
+        description="Where analytics answers; commas between several instances.",
     )
-    audit_url: Url = env(
-        "AUDIT_URL", default="http://127.0.0.1:8085", description="Where audit answers."
+    audit_url: Urls = env(
+        "AUDIT_URL",
+        default="http://127.0.0.1:8085",
+        description="Where audit answers; commas between several instances.",
     )
     wal_max_bytes: int = env(
         "WAL_MAX_BYTES",
@@ -272,8 +288,12 @@ class ServiceSettings(BaseSettings):
         return f"http://{self.jaeger_agent_host}:4318" if self.jaeger_agent_host else None
 
     def url_of(self, service: str) -> str:
-        """Give the base URL of another service."""
-        return str(getattr(self, f"{service}_url"))
+        """Give the base URL of another service, of its first instance when several are listed."""
+        return self.urls_of(service)[0]
+
+    def urls_of(self, service: str) -> tuple[str, ...]:
+        """Give the base URLs of the instances of another service, at least one."""
+        return tuple(str(getattr(self, f"{service}_url")).split(","))
 
     def effective(self) -> list[dict[str, Any]]:
         """List each setting with variable, value and source; secrets are masked."""

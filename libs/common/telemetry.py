@@ -43,20 +43,23 @@ class Telemetry:
         """Whether spans are exported at all."""
         return self._provider is not None
 
-    def start_server_span(self, name: str, traceparent: str | None) -> Span:
-        """Start the span of an incoming request as a child of the caller's, if there is one."""
+    def start_server_span(
+        self, name: str, traceparent: str | None, *, linked: str | None = None
+    ) -> Span:
+        """Start the span of an incoming request as a child of the caller's, if there is one.
+
+        Args:
+            name: low-cardinality.
+            traceparent: of a caller whose trace is continued, its sampling followed.
+            linked: of a caller who is not trusted so far: the new trace only points at it.
+        """
         context = None
-        parsed = parse_traceparent(traceparent)
-        if parsed:
-            trace_id, span_id, sampled = parsed
-            parent = SpanContext(
-                int(trace_id, 16),
-                int(span_id, 16),
-                is_remote=True,
-                trace_flags=TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT),
-            )
+        parent = _remote_context(traceparent)
+        if parent:
             context = trace.set_span_in_context(NonRecordingSpan(parent))
-        return self._tracer.start_span(name, context=context, kind=SpanKind.SERVER)
+        other = _remote_context(linked)
+        links = [trace.Link(other)] if other else None
+        return self._tracer.start_span(name, context=context, kind=SpanKind.SERVER, links=links)
 
     def start_child_span(self, name: str, parent: Span, *, client: bool = False) -> Span:
         """Start a child of `parent`; the caller ends it."""
@@ -146,6 +149,19 @@ def configure_telemetry(
         BatchSpanProcessor(exporter, schedule_delay_millis=1000, max_queue_size=4096)
     )
     return Telemetry(provider)
+
+
+def _remote_context(traceparent: str | None) -> SpanContext | None:
+    parsed = parse_traceparent(traceparent)
+    if not parsed:
+        return None
+    trace_id, span_id, sampled = parsed
+    return SpanContext(
+        int(trace_id, 16),
+        int(span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT),
+    )
 
 
 def traceparent_of(span: Span) -> str | None:

@@ -138,6 +138,14 @@ class GatewaySettings(ServiceSettings):
         ge=1,
         description="Connections to one service at most.",
     )
+    hedge_after_ms: int = env(
+        "HEDGE_AFTER_MS",
+        default=0,
+        ge=0,
+        le=60_000,
+        description="Milliseconds after which a GET is asked of a second instance as well, out of "
+        "the retry budget; 0 switches it off.",
+    )
     stream_idle_s: float = env(
         "STREAM_IDLE_S",
         default=60.0,

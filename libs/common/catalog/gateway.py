@@ -59,6 +59,7 @@ GATEWAY = Service(
         Route("POST", "/v1/auth/keys/{key_id}/rotate", "keys:write", "Rotate a key", lane="admin"),
         Route("POST", "/v1/auth/token", None, "Access and refresh tokens"),
         Route("POST", "/v1/auth/revoke", None, "Revoke a token"),
+        Route("POST", "/v1/auth/tickets", None, "A one-use ticket for a stream or WebSocket"),
         Route(
             "GET",
             "/.well-known/jwks.json",

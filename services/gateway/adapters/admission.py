@@ -1,4 +1,4 @@
-"""Who may pass, and how often: authentication and limits in the order of CONTRACTS section 4.
+"""Who may pass, and how often: authentication and limits, in the order that protects most.
 
 local guard and deny cache -> authenticate -> per address -> per key -> scope -> per route ->
 concurrency. The guard protects authentication, so it lets credentials pass that are already known
@@ -23,6 +23,7 @@ from services.gateway.adapters.exchange import Exchange
 from services.gateway.adapters.security_events import SecurityEvents
 from services.gateway.adapters.sessions import Sessions
 from services.gateway.adapters.tenant_directory import TenantDirectory
+from services.gateway.adapters.tickets import Tickets, ticket_of
 from services.gateway.domain.limits import (
     Decision,
     DenyCache,
@@ -30,6 +31,7 @@ from services.gateway.domain.limits import (
     Policy,
     retry_after,
 )
+from services.gateway.domain.named_model import may_call
 from services.gateway.domain.ports import Credential, IpLimiter, KeyLimiter
 from services.gateway.errors import InsufficientScopeError, LimitExceededError
 from services.gateway.settings import GatewaySettings
@@ -70,6 +72,7 @@ class Admission:
         key_limiter: KeyLimiter | None,
         events: SecurityEvents,
         sessions: Sessions,
+        tickets: Tickets,
         registry: CollectorRegistry,
         tenants: TenantDirectory,
     ) -> None:
@@ -79,6 +82,7 @@ class Admission:
         self._key_limiter = key_limiter
         self._events = events
         self._sessions = sessions
+        self._tickets = tickets
         self._tenants = tenants
         self._local = LocalLimiter()
         self._denied = DenyCache()
@@ -127,10 +131,19 @@ class Admission:
                 await self._check_tenant(exchange, credential)
         if route is None:
             return
-        if route.scope and credential and not credential.caller.may(route.scope):
-            raise InsufficientScopeError(route.scope)
+        if route.scope and credential:
+            self._check_scope(exchange, credential, route.scope)
         if route.ip_quota and not (credential and credential.exempt_routes):
             await self._check_route(exchange, route)
+
+    @staticmethod
+    def _check_scope(exchange: Exchange, credential: Credential, scope: str) -> None:
+        """Refuse who may not; a scope for one model opens the route's scope for this call."""
+        caller = credential.caller
+        if not may_call(caller, scope, exchange.model):
+            raise InsufficientScopeError(scope)
+        if not caller.may(scope):
+            exchange.opened = scope
 
     async def metrics_of(self, exchange: Exchange, query: bytes) -> str | None:
         """Give the service of `GET /metrics?service=`, for a caller with scope metrics:read.
@@ -192,6 +205,9 @@ class Admission:
             if found:
                 return self._adopt(exchange, found)
         if not token:
+            ticket = ticket_of(exchange)
+            if ticket:
+                return self._adopt(exchange, await self._redeemed(exchange, ticket))
             if route is None or route.scope is None:
                 return None
             await self._count_failure(exchange)
@@ -203,6 +219,14 @@ class Admission:
             await self._count_failure(exchange)
             raise
         return self._adopt(exchange, credential)
+
+    async def _redeemed(self, exchange: Exchange, ticket: str) -> Credential:
+        credential = await self._tickets.redeem(ticket)
+        if credential is None:
+            await self._events.auth_failed(exchange.network, "ticket", "")
+            await self._count_failure(exchange)
+            raise refusal("The ticket is not valid; each one works once, for 30 s.", "ticket")
+        return credential
 
     @staticmethod
     def _adopt(exchange: Exchange, credential: Credential) -> Credential:

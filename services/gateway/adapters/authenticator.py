@@ -85,7 +85,7 @@ class Authenticator:
         entry = self._cache.get(digest)
         if entry and self._now() - entry.verified_at < self._fresh_s:
             credential = entry.credential
-            if credential.marks and self._tokens and self._tokens.is_revoked(credential):
+            if self.is_revoked(credential):
                 del self._cache[digest]
                 raise refusal("The credential is not valid.", "revoked")
             return self._unexpired(credential)
@@ -109,6 +109,11 @@ class Authenticator:
         if not keys.looks_like_key(text):
             raise refusal("The credential is malformed.", "malformed")
         return await self.verify(text)
+
+    def is_revoked(self, credential: Credential) -> bool:
+        """Say whether a token's credential is known to be revoked."""
+        marks = bool(credential.marks)
+        return marks and self._tokens is not None and self._tokens.is_revoked(credential)
 
     async def is_live_key(self, key_id: str) -> bool:
         """Say whether a key exists and is neither revoked nor expired."""

@@ -6,13 +6,12 @@ deadline -> own route or proxy -> one metric, one span, one log line. No framewo
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address, ip_network
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
 
 from libs.common.catalog import Route
-from libs.common.context import Caller, bind
 from libs.common.errors import (
     BadRequestError,
     InternalError,
@@ -22,24 +21,23 @@ from libs.common.errors import (
     UnavailableError,
 )
 from libs.common.health import Health
-from libs.common.ids import acceptable_request_id, parse_traceparent, random_trace_id, uuid7
-from libs.common.logging import access_line, get_logger
-from libs.common.metrics import HttpMetrics
+from libs.common.logging import get_logger
 from libs.common.routing import Match, RouteTable
-from libs.common.telemetry import get_telemetry, mark_failed, traceparent_of
+from services.gateway.adapters.accounting import Accounting, mark_span
 from services.gateway.adapters.admission import Admission
+from services.gateway.adapters.arrival import Arrival
 from services.gateway.adapters.exchange import ClientGoneError, Exchange, Receive, Scope, Send
 from services.gateway.adapters.guard import Guard, pointers_of
-from services.gateway.adapters.idempotency import IdempotentAnswers, parse_key
-from services.gateway.adapters.own_answer import Captured
+from services.gateway.adapters.idempotency import parse_key
+from services.gateway.adapters.once import Once
 from services.gateway.adapters.proxy import Upstream
 from services.gateway.adapters.tenant_directory import TenantDirectory
 from services.gateway.adapters.websocket import WebSocketProxy, check_origin
-from services.gateway.domain.address import client_address, network_of
 from services.gateway.domain.cors import Cors
+from services.gateway.domain.creating import creates
 from services.gateway.domain.endpoints import EndpointList
+from services.gateway.domain.named_model import model_of
 from services.gateway.domain.paths import path_problem
-from services.gateway.domain.traffic import TrafficWindow
 from services.gateway.errors import MethodNotAllowedError
 from services.gateway.settings import GatewaySettings
 
@@ -48,58 +46,58 @@ log = get_logger()
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _OWN = "gateway"
 _CLIENT_CLOSED = 499  # nobody reads it; for metrics and logs, as nginx has it
+# Answered to the last moment, so that a prober reads 503 and never a reset.
+PROBES = frozenset({"/livez", "/readyz", "/ready", "/health", "/metrics"})
 _DEADLINE_HEADER = b"x-request-deadline-ms"
-_NETWORKS_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the edge works with; the wiring builds them."""
+
+    app: App
+    table: RouteTable
+    endpoints: EndpointList
+    accounting: Accounting
+    admission: Admission
+    upstreams: Mapping[str, Upstream]
+    health: Health
+    tenants: TenantDirectory
+    guard: Guard
+    once: Once
+    websockets: WebSocketProxy
 
 
 class Edge:
     """Admits, routes and answers; one instance per process."""
 
-    def __init__(
-        self,
-        app: App,
-        settings: GatewaySettings,
-        table: RouteTable,
-        endpoints: EndpointList,
-        admission: Admission,
-        upstreams: Mapping[str, Upstream],
-        metrics: HttpMetrics,
-        traffic: Mapping[str, TrafficWindow],
-        health: Health,
-        tenants: TenantDirectory,
-        guard: Guard,
-        idempotency: IdempotentAnswers,
-        websockets: WebSocketProxy,
-    ) -> None:
-        self._app = app
-        self._settings = settings
-        self._table = table
-        self._endpoints = endpoints
-        self._admission = admission
-        self._upstreams = upstreams
-        self._metrics = metrics
-        self._traffic = traffic
-        self._health = health
-        self._tenants = tenants
-        self._guard = guard
-        self._idempotency = idempotency
+    def __init__(self, settings: GatewaySettings, parts: Parts) -> None:
+        self._parts = parts
+        self._app = parts.app
+        self._table = parts.table
+        self._admission = parts.admission
+        self._upstreams = parts.upstreams
+        self._accounting = parts.accounting
+        self._health = parts.health
+        self._arrival = Arrival(settings)
         self._cors = Cors(settings.cors_origins)
-        self._websockets = websockets
         self._hosts = frozenset(host.encode() for host in settings.allowed_hosts)
         self._allowed_origins = frozenset(settings.cors_origins)
-        self._trusted = [ip_network(cidr, strict=False) for cidr in settings.trusted_cidrs]
-        self._networks: dict[str, tuple[str, bool]] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Requests accepted and not answered yet, WebSockets included."""
+        return self._accounting.in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP exchange."""
-        started = time.perf_counter()
+        started = self._accounting.started()
         exchange = Exchange(scope, receive, send)
-        self._metrics.active.inc()
-        self._identify(exchange)
+        self._arrival.identify(exchange)
         try:
             await self._answer(exchange)
         finally:
-            self._account(exchange, time.perf_counter() - started)
+            self._accounting.finished(exchange, started)
 
     async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket; who is refused gets an HTTP answer to the handshake."""
@@ -107,15 +105,14 @@ class Edge:
         async def refuse(message: Any) -> None:
             await send({**message, "type": f"websocket.{message['type']}"})
 
-        started = time.perf_counter()
+        started = self._accounting.started()
         await receive()  # websocket.connect
         exchange = Exchange({**scope, "method": "WS"}, receive, refuse)
-        self._metrics.active.inc()
-        self._identify(exchange)
+        self._arrival.identify(exchange)
         try:
             upstream = await self._admit_websocket(exchange)
             try:
-                await self._websockets.serve(exchange, upstream, receive, send)
+                await self._parts.websockets.serve(exchange, upstream, receive, send)
             finally:
                 self._admission.leave(exchange.credential)
             exchange.status = 101
@@ -126,15 +123,13 @@ class Edge:
             if not exchange.started:
                 await exchange.refuse(InternalError("Something went wrong on our side."))
         finally:
-            self._account(exchange, time.perf_counter() - started)
+            self._accounting.finished(exchange, started)
 
     async def _admit_websocket(self, exchange: Exchange) -> Upstream:
         exchange.check_fields()
         exchange.path = self._checked_path(exchange)
         match = self._table.match("WS", exchange.path)
-        exchange.route = match.route if match else None
-        if match:
-            exchange.template, exchange.service = match.route.path, match.service
+        _adopt(exchange, match)
         check_origin(exchange, self._allowed_origins)
         await self._admission.admit(exchange, exchange.route)
         if match is None:
@@ -164,7 +159,7 @@ class Edge:
             if exchange.started:
                 # Status and headers are out: only breaking the connection tells the truth.
                 log.warning("answer cut", route=exchange.template, reason=error.problem_code)
-                _mark_failed(exchange, error.problem_code)
+                mark_span(exchange, error.problem_code)
                 exchange.status = error.status
                 return  # the server closes a connection whose answer is not complete
             if isinstance(error, UnauthenticatedError) and _wants_login(exchange):
@@ -176,7 +171,7 @@ class Edge:
             await exchange.refuse(error)
         except Exception:
             log.exception("unhandled error", route=exchange.template)
-            _mark_failed(exchange, "unhandled error")
+            mark_span(exchange, "unhandled error")
             if exchange.started:
                 raise
             await exchange.refuse(
@@ -197,16 +192,13 @@ class Edge:
                 exchange.template = "preflight"
                 return
         match = self._match(exchange.method, exchange.path)
-        route = match.route if match else None
-        exchange.route = route
-        if route:
-            exchange.template = route.path
-        if match:
-            exchange.service = match.service
-        await self._admission.admit(exchange, route)
-        if match is None or route is None:
+        _adopt(exchange, match)
+        if self._health.is_refusing and exchange.template not in PROBES:
+            raise UnavailableError("This process is stopping.", code="draining")
+        await self._admission.admit(exchange, exchange.route)
+        if match is None:
             raise self._no_route(exchange)
-        exchange.context.deadline = _deadline(exchange, route)
+        exchange.context.deadline = _deadline(exchange, match.route)
         self._admission.enter(exchange.credential)
         try:
             await self._forward(exchange, match)
@@ -231,73 +223,63 @@ class Edge:
         return NotFoundError(
             "No such path.",
             hint="The endpoints that this caller may use are listed.",
-            endpoints=self._endpoints.for_scopes(caller.scopes if caller else frozenset()),
+            endpoints=self._parts.endpoints.for_scopes(caller.scopes if caller else frozenset()),
         )
 
     async def _forward(self, exchange: Exchange, match: Match) -> None:
         """Hand the admitted exchange to the own app or to the service."""
         route = match.route
         query: bytes = exchange.scope.get("query_string", b"")
-        if match.service != _OWN:
-            if self._health.is_draining and route.lane == "batch":
-                raise UnavailableError("This process is stopping.", code="draining")
-            target = exchange.path + ("?" + query.decode("latin-1") if query else "")
-            body = await self._guarded(exchange, route)
-            await self._upstreams[match.service].call(exchange, target, route, body)
+        if match.service == _OWN:
+            if route.path == "/metrics" and query:
+                service = await self._admission.metrics_of(exchange, query)
+                if service:
+                    await self._upstreams[service].call(exchange, "/metrics", route)
+                    return
+            await self._own(exchange, route)
             return
-        if route.path == "/metrics" and query:
-            service = await self._admission.metrics_of(exchange, query)
-            if service:
-                await self._upstreams[service].call(exchange, "/metrics", route)
-                return
-        await self._own(exchange, route)
+        if self._health.is_draining and route.lane == "batch":
+            raise UnavailableError("This process is stopping.", code="draining")
+        target = exchange.path + ("?" + query.decode("latin-1") if query else "")
+        body = await self._guarded(exchange, route)
+        upstream = self._upstreams[match.service]
+        key, caller = exchange.text(b"idempotency-key"), exchange.context.caller
+        if key and caller and creates(match.service, route):
+            key = parse_key(key)
+            whole = body if body is not None else await exchange.read_body(route.body_bytes_max)
+            await self._parts.once.run(
+                exchange, route, caller, key, whole,
+                lambda: upstream.call(exchange, target, route, whole),
+            )  # fmt: skip
+        else:
+            await upstream.call(exchange, target, route, body)
 
     async def _guarded(self, exchange: Exchange, route: Route) -> bytes | None:
         """Give the checked body of a guarded tenant's text, or None where nothing is checked."""
         caller = exchange.context.caller
         if caller is None or not pointers_of(route):
             return None
-        rule = (await self._tenants.of(caller.tenant)).guard
+        rule = (await self._parts.tenants.of(caller.tenant)).guard
         if rule.mode == "off":
             return None
         body = await exchange.read_body(route.body_bytes_max)
-        return await self._guard.checked(exchange, route, rule, body)
+        return await self._parts.guard.checked(exchange, route, rule, body)
 
     async def _own(self, exchange: Exchange, route: Route) -> None:
         """Run a route of the gateway itself, with its body read and bounded beforehand."""
         body = await exchange.read_body(route.body_bytes_max)
         exchange.scope["gatehouse.network"] = exchange.network
+        exchange.scope["gatehouse.credential"] = exchange.credential
         caller, key = exchange.context.caller, exchange.text(b"idempotency-key")
-        if key and caller and route.method == "POST":
-            await self._once(exchange, route, caller, parse_key(key), body)
+        if key and caller and creates(_OWN, route):
+            await self._parts.once.run(
+                exchange, route, caller, parse_key(key), body,
+                lambda: self._run_app(exchange, route, body),
+            )  # fmt: skip
         else:
-            await self._run_app(exchange, route, body, exchange.app_send)
+            await self._run_app(exchange, route, body)
 
-    async def _once(
-        self, exchange: Exchange, route: Route, caller: Caller, key: str, body: bytes
-    ) -> None:
-        """Run a creating route once per Idempotency-Key; repeats get the first answer."""
-        stored = await self._idempotency.begin(caller, route.path, key, body)
-        if stored is not None:
-            headers = [
-                (b"content-type", stored.media_type.encode("latin-1")),
-                (b"content-length", str(len(stored.body)).encode()),
-                (b"cache-control", b"no-store"),
-                (b"idempotent-replayed", b"true"),
-            ]
-            await exchange.reply(stored.status, headers, stored.body)
-            return
-        captured = Captured(exchange)
-        try:
-            await self._run_app(exchange, route, body, captured.send)
-        finally:
-            if captured.is_final:
-                await self._idempotency.finish(caller, route.path, key, captured.answer())
-            else:
-                await self._idempotency.give_up(caller, route.path, key)
-        await captured.pass_on()
-
-    async def _run_app(self, exchange: Exchange, route: Route, body: bytes, send: Send) -> None:
+    async def _run_app(self, exchange: Exchange, route: Route, body: bytes) -> None:
         scope = exchange.scope
         if route.also_v1 and exchange.path.startswith("/v1/"):
             scope = {**scope, "path": route.path, "raw_path": route.path.encode()}
@@ -313,104 +295,16 @@ class Edge:
         with trace.use_span(
             exchange.span or trace.INVALID_SPAN, end_on_exit=False, record_exception=False
         ):
-            await self._app(scope, receive, send)
-
-    def _identify(self, exchange: Exchange) -> None:
-        """Set ids, address and trace; an untrusted caller gets a trace of its own."""
-        fields, context = exchange.fields, exchange.context
-        client = exchange.scope.get("client")
-        address = client[0] if client else ""
-        if self._settings.forwarded_hops:
-            address = client_address(
-                address, exchange.text(b"x-forwarded-for"), self._settings.forwarded_hops
-            )
-        exchange.address = address
-        exchange.network, is_trusted = self._network(address)
-        asked = fields.get(b"x-request-id")
-        context.request_id = (
-            acceptable_request_id(asked.decode("latin-1")) if asked else None
-        ) or uuid7()
-        asked = fields.get(b"x-correlation-id")
-        context.correlation_id = (
-            acceptable_request_id(asked.decode("latin-1")) if asked else None
-        ) or context.request_id
-        bind(context)
-        parent = exchange.text(b"traceparent") if is_trusted else ""
-        telemetry = get_telemetry()
-        if telemetry.enabled:
-            span = telemetry.start_server_span(exchange.method, parent)
-            context.traceparent = traceparent_of(span) or ""
-            if span.is_recording():
-                exchange.span = span
-        elif parent and parse_traceparent(parent):
-            context.traceparent = parent
-        if not context.traceparent:
-            made = random_trace_id()
-            context.traceparent = f"00-{made}-{made[16:]}-00"
-        context.trace_id = context.traceparent[3:35]
-
-    def _network(self, address: str) -> tuple[str, bool]:
-        known = self._networks.get(address)
-        if known is None:
-            network = network_of(address)
-            try:
-                parsed = ip_address(address)
-                is_trusted = any(parsed in trusted for trusted in self._trusted)
-            except ValueError:
-                is_trusted = False
-            if len(self._networks) >= _NETWORKS_MAX:
-                self._networks.clear()
-            known = self._networks[address] = (network, is_trusted)
-        return known
-
-    def _account(self, exchange: Exchange, seconds: float) -> None:
-        """Count, trace and log the finished exchange."""
-        method, template, status = exchange.method, exchange.template, exchange.status
-        if method not in _METHODS:
-            method = "OTHER"
-        self._metrics.active.dec()
-        span = exchange.span
-        self._metrics.observe(
-            method, template, status, seconds, exchange.context.trace_id if span else ""
-        )
-        if span:
-            _describe(exchange, span, method)
-            span.end()
-        is_quiet = template in _QUIET
-        if not is_quiet:
-            now, is_error = time.monotonic(), status >= 500
-            self._traffic["all"].record(now, seconds, is_error=is_error)
-            self._traffic[exchange.service].record(now, seconds, is_error=is_error)
-        if not is_quiet or status >= 500:
-            access_line(method, template, status, seconds, exchange.context)
+            await self._app(scope, receive, exchange.app_send)
 
 
-def _mark_failed(exchange: Exchange, reason: str) -> None:
-    if exchange.span:
-        mark_failed(exchange.span, reason)
-
-
-def _describe(exchange: Exchange, span: trace.Span, method: str) -> None:
-    """Put on the span what a reader of the trace looks for."""
-    span.update_name(f"{method} {exchange.template}")
-    span.set_attribute("http.request.method", method)
-    span.set_attribute("http.route", exchange.template)
-    span.set_attribute("http.response.status_code", exchange.status)
-    span.set_attribute("request.id", exchange.context.request_id)
-    span.set_attribute("correlation.id", exchange.context.correlation_id)
-    if exchange.context.caller:
-        span.set_attribute("tenant.id", exchange.context.caller.tenant)
-    if exchange.decisions:
-        last = exchange.decisions[-1]
-        span.set_attribute("ratelimit.policy", last.policy.name)
-        span.set_attribute("ratelimit.remaining", last.remaining)
-    if exchange.status >= 500:
-        mark_failed(span, str(exchange.status))
-
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WS"})
-# Polled all day: counted, but neither logged nor shown as traffic.
-_QUIET = frozenset({"/livez", "/readyz", "/ready", "/health", "/metrics", "/console/events"})
+def _adopt(exchange: Exchange, match: Match | None) -> None:
+    """Note the matched route on the exchange, before anybody may refuse it."""
+    if match is not None:
+        exchange.route, exchange.service = match.route, match.service
+        exchange.template = match.route.path
+        if match.params:
+            exchange.model = model_of(match.route, match.params)
 
 
 def _wants_login(exchange: Exchange) -> bool:

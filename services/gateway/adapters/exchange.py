@@ -70,7 +70,9 @@ class Exchange:
         "extra_headers",
         "fields",
         "method",
+        "model",
         "network",
+        "opened",
         "path",
         "receive",
         "route",
@@ -91,6 +93,8 @@ class Exchange:
         self.path: str = scope["path"]
         self.context = RequestContext()
         self.route: Route | None = None
+        self.model: str | None = None  # the model that the path names
+        self.opened: str | None = None  # a scope that a narrower one opened for this call
         self.template = "unknown"
         self.service = "gateway"
         self.address = ""

@@ -38,7 +38,7 @@ class GateMetrics:
         self.breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open.")
         self.outcomes = Counter(
             "gatehouse_gateway_upstream_outcomes_total",
-            "Calls by outcome: ok, failed, shed, rejected (breaker), retried, retry_refused.",
+            "Calls by outcome; rejected means by the breaker.",
             ("upstream", "outcome"),
             registry=registry,
         )
@@ -59,7 +59,7 @@ class Gate:
         self._batch: deque[asyncio.Future[None]] = deque()
         self._outcomes = {
             name: metrics.outcomes.labels(service, name)
-            for name in ("ok", "failed", "shed", "rejected", "retried", "retry_refused")
+            for name in ("ok", "failed", "shed", "rejected", "retried", "retry_refused", "hedged")
         }
         metrics.limit.labels(service).set_function(lambda: self._gradient.limit)
         metrics.in_flight.labels(service).set_function(lambda: self._in_flight)
@@ -134,6 +134,13 @@ class Gate:
         """Take a retry from the budget."""
         allowed = self._breaker.state == "closed" and self.budget.allow(time.monotonic())
         self._outcomes["retried" if allowed else "retry_refused"].inc()
+        return allowed
+
+    def may_hedge(self) -> bool:
+        """Take a second call beside a late one from the same budget; refusing it harms nobody."""
+        allowed = self._breaker.state == "closed" and self.budget.allow(time.monotonic())
+        if allowed:
+            self._outcomes["hedged"].inc()
         return allowed
 
     def _note(self, before: str) -> None:

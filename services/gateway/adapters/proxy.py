@@ -1,8 +1,8 @@
 """The streaming proxy to one service: bytes through in both directions, one judgement per call.
 
-The caller's headers are copied by name from what may pass, ours are set anew, and the head goes out
-as one piece of bytes. The answer's connection is released in `finally` here, not in a body
-generator: a generator that is never started would leak it.
+An instance is chosen for each try; a repeated one goes elsewhere when there is an elsewhere. The
+answer's connection is released in `finally` here, not in a body generator: a generator that is
+never started would leak it.
 """
 
 import asyncio
@@ -10,32 +10,32 @@ import random
 import time
 
 from libs.common.catalog import Route
-from libs.common.errors import DeadlineExceededError, InternalError, ServiceError
-from libs.common.identity import IDENTITY_HEADER, Signer
+from libs.common.errors import DeadlineExceededError, ServiceError
+from libs.common.identity import Signer
 from libs.common.telemetry import mark_failed, traceparent_of
 from services.gateway.adapters.exchange import Exchange, too_large
 from services.gateway.adapters.gate import JUDGED_TIMEOUT_S, Gate
+from services.gateway.adapters.instances import Instance, Instances
+from services.gateway.adapters.relay import WHOLE_BYTES_MAX, relay
 from services.gateway.adapters.streamed_body import CallerWatch, StreamedBody
+from services.gateway.adapters.upstream_head import request_head
 from services.gateway.adapters.wire import (
     Answer,
     BrokenOffError,
     ConnectFailedError,
     Connection,
-    Pool,
 )
 from services.gateway.domain import retries
-from services.gateway.domain.headers import for_caller, for_upstream
 from services.gateway.errors import UpstreamError, UpstreamUnavailableError
 
 # Bodies up to this size are read before the call, so that the call can be repeated.
-BUFFERED_BODY_BYTES_MAX = 64 * 1024
+BUFFERED_BODY_BYTES_MAX = WHOLE_BYTES_MAX
 # What this hop keeps for itself of the remaining deadline.
 HOP_MARGIN_S = 0.005
 _NO_DEADLINE_S = 5.0
 # 501 is an honest answer and 503 a shed: neither means that the service is broken.
 _FAILURE_STATUSES = frozenset({500, 502, 504})
-_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
-_IDENTITY_NAME = IDENTITY_HEADER.encode()
+_READS = frozenset({"GET", "HEAD"})
 
 Body = bytes | StreamedBody
 
@@ -51,21 +51,21 @@ class Upstream:
 
     def __init__(
         self,
-        service: str,
-        base_url: str,
+        instances: Instances,
         signer: Signer | None,
         gate: Gate,
         *,
         stream_idle_s: float,
         forwarded_hops: int,
+        hedge_after_s: float = 0.0,
     ) -> None:
-        self.service = service
-        self.base_url = base_url.rstrip("/")
-        self.pool = Pool(base_url)
+        self.service = instances.service
+        self.instances = instances
         self._signer = signer
         self.gate = gate
         self._stream_idle_s = stream_idle_s
         self._forwarded_hops = forwarded_hops
+        self._hedge_after_s = hedge_after_s if len(instances) > 1 else 0.0
 
     async def call(
         self, exchange: Exchange, target: str, route: Route, body: bytes | None = None
@@ -99,7 +99,9 @@ class Upstream:
         try:
             answer = await self._open_with_retry(exchange, target, body, route)
             try:
-                await self._relay(exchange, answer)
+                await relay(exchange, answer, self._stream_idle_s)
+            except (OSError, TimeoutError) as error:
+                raise UpstreamError(f"{self.service} broke its answer off.") from error
             finally:
                 answer.release()
         finally:
@@ -113,8 +115,12 @@ class Upstream:
         may_retry = retries.may_retry(
             exchange.method, retry_safe=route.retry_safe, replayable=isinstance(body, bytes)
         )
+        first = self.instances.pick(exchange.model)
         try:
-            answer = await self._judged(exchange, target, body)
+            if self._hedge_after_s and exchange.method in _READS and body == b"":
+                answer = await self._hedged(exchange, target, first)
+            else:
+                answer = await self._judged(exchange, target, body, first)
             if answer.status not in retries.RETRIED_STATUSES or not (
                 may_retry and self.gate.may_retry()
             ):
@@ -127,19 +133,43 @@ class Upstream:
         if exchange.span:
             exchange.span.add_event("retry")
         await asyncio.sleep(min(retries.delay_s(random.random()), _remaining_s(exchange)))
-        return await self._judged(exchange, target, body)
+        second = self.instances.pick(exchange.model, avoid=first)
+        return await self._judged(exchange, target, body, second)
 
-    async def _judged(self, exchange: Exchange, target: str, body: Body) -> Answer:
-        """Call once, and let the breaker and the concurrency limit learn from the outcome."""
+    async def _hedged(self, exchange: Exchange, target: str, first: Instance) -> Answer:
+        """Ask a second instance when the first is late; the sooner answer wins.
+
+        The second call comes out of the retry budget. The loser is cancelled, which closes its
+        connection.
+        """
+        calls = [asyncio.create_task(self._judged(exchange, target, b"", first))]
+        won = None
+        try:
+            await asyncio.wait(calls, timeout=self._hedge_after_s)
+            second = self.instances.pick(exchange.model, avoid=first)
+            if not calls[0].done() and second is not first and self.gate.may_hedge():
+                calls.append(asyncio.create_task(self._judged(exchange, target, b"", second)))
+            won = await _first_answer(calls)
+            return won.result()
+        finally:
+            for call in calls:
+                if call is not won:
+                    call.cancel()
+                    call.add_done_callback(_drop)
+
+    async def _judged(
+        self, exchange: Exchange, target: str, body: Body, instance: Instance
+    ) -> Answer:
+        """Call once, and let breaker, concurrency limit and instance learn from the outcome."""
         self.gate.check_breaker()
         granted = _remaining_s(exchange)
         started = time.monotonic()
         span = exchange.child(f"upstream {exchange.method}", client=True)
         try:
             parent = traceparent_of(span) if span else None
-            answer = await self._open(exchange, target, body, parent)
+            answer = await self._open(exchange, target, body, parent, instance)
         except BaseException as error:
-            self._blame(error, granted)
+            self._blame(error, granted, instance)
             if span:
                 mark_failed(span, type(error).__name__)
             raise
@@ -149,36 +179,49 @@ class Upstream:
                 span.end()
         if answer.status in _FAILURE_STATUSES:
             self.gate.failed()
+            self.instances.failed(instance)
         else:
             self.gate.succeeded(time.monotonic() - started)
+            self.instances.succeeded(instance)
         return answer
 
-    def _blame(self, error: BaseException, granted_s: float) -> None:
+    def _blame(self, error: BaseException, granted_s: float, instance: Instance) -> None:
         """Report a failed call; one that ended for the caller's reasons is no evidence."""
-        if isinstance(error, UpstreamUnavailableError):
-            self.gate.failed(connect=True)
-        elif isinstance(error, UpstreamError) or (
-            isinstance(error, DeadlineExceededError) and granted_s >= JUDGED_TIMEOUT_S
-        ):
-            self.gate.failed()
+        is_connect = isinstance(error, UpstreamUnavailableError)
+        is_late = isinstance(error, DeadlineExceededError) and granted_s >= JUDGED_TIMEOUT_S
+        if is_connect or is_late or isinstance(error, UpstreamError):
+            self.gate.failed(connect=is_connect)
+            self.instances.failed(instance)
         else:
             self.gate.abandoned()
 
     async def _open(
-        self, exchange: Exchange, target: str, body: Body, traceparent: str | None
+        self,
+        exchange: Exchange,
+        target: str,
+        body: Body,
+        traceparent: str | None,
+        instance: Instance,
     ) -> Answer:
         """Send the request and wait for status and headers of the answer."""
         remaining = _remaining_s(exchange)
         if remaining <= 0:
             raise DeadlineExceededError(f"No time left to call {self.service}.")
         try:
-            connection = await self.pool.acquire(remaining)
-            head = self._head(exchange, target, remaining, body, traceparent)
+            connection = await instance.pool.acquire(remaining)
+            head = request_head(
+                exchange,
+                target,
+                instance.pool,
+                body,
+                remaining_s=remaining,
+                traceparent=traceparent,
+                identity=self.identity(exchange),
+                forwarded_hops=self._forwarded_hops,
+            )
             is_head = exchange.method == "HEAD"
-            if isinstance(body, bytes):
-                answer = connection.send(head, body, is_head_request=is_head)
-            else:
-                answer = connection.send(head, b"", is_head_request=is_head)
+            sent = body if isinstance(body, bytes) else b""
+            answer = connection.send(head, sent, is_head_request=is_head)
             try:
                 if isinstance(body, StreamedBody):
                     async with asyncio.timeout(remaining):
@@ -201,29 +244,6 @@ class Upstream:
             )
         return UpstreamError(f"{self.service} broke the connection off.")
 
-    async def _relay(self, exchange: Exchange, answer: Answer) -> None:
-        """Pass the answer on: in one piece when it is small, else as it comes."""
-        headers = for_caller(answer.headers)
-        idle_s = self._stream_idle_s
-        try:
-            if answer.is_head_request or answer.status in (204, 304):
-                await exchange.reply(answer.status, headers, b"")
-                return
-            if answer.length is not None and answer.length <= BUFFERED_BODY_BYTES_MAX:
-                await answer.wait_for_end(idle_s)
-            if answer.is_complete:
-                await exchange.reply(answer.status, headers, answer.take())
-                return
-            await exchange.start(answer.status, headers)
-            while not answer.is_drained:
-                if not answer.parts:
-                    await answer.wait(idle_s)
-                if answer.parts:
-                    await exchange.body(answer.take(), more=True)
-            await exchange.body(b"")
-        except (OSError, TimeoutError) as error:
-            raise UpstreamError(f"{self.service} broke its answer off.") from error
-
     async def _body(self, exchange: Exchange, limit: int) -> Body:
         """Read a small body whole, so that the call can be repeated; stream any other."""
         fields = exchange.fields
@@ -238,48 +258,6 @@ class Upstream:
                 return await exchange.read_body(limit)
         return StreamedBody(exchange, limit)
 
-    def _head(
-        self,
-        exchange: Exchange,
-        target: str,
-        remaining: float,
-        body: Body,
-        traceparent: str | None,
-    ) -> bytes:
-        """Give request line and headers as sent.
-
-        Raises:
-            InternalError: a line break got into a value; nothing is sent then.
-        """
-        pool, context, scope, fields = self.pool, exchange.context, exchange.scope, exchange.fields
-        lines = for_upstream(scope["headers"], fields.get(b"connection"))
-        if isinstance(body, StreamedBody):
-            lines.append(body.framing)
-        elif body or exchange.method in _BODY_METHODS:
-            lines.append(b"content-length: %d" % len(body))
-        peer = scope["client"][0] if scope.get("client") else exchange.address
-        scheme = scope["scheme"]
-        if self._forwarded_hops:
-            chain = exchange.text(b"x-forwarded-for")
-            peer = f"{chain}, {peer}" if chain else peer
-            scheme = exchange.text(b"x-forwarded-proto") or scheme
-        own = (
-            f"{exchange.method} {pool.prefix}{target} HTTP/1.1\r\nhost: {pool.authority}\r\n"
-            f"x-forwarded-for: {peer}\r\nx-forwarded-proto: {scheme}\r\n"
-            f"x-request-id: {context.request_id}\r\nx-correlation-id: {context.correlation_id}\r\n"
-            f"x-request-deadline-ms: {int(remaining * 1000)}\r\n"
-            f"traceparent: {traceparent or context.traceparent}\r\n"
-        ).encode("latin-1")
-        lines.append(b"x-forwarded-host: " + fields.get(b"host", b""))
-        identity = self.identity(exchange)
-        if identity:
-            lines.append(_IDENTITY_NAME + b": " + identity.encode())
-        head = own + b"\r\n".join(lines) + b"\r\n\r\n"
-        # Every value came out of a parser that refuses line breaks; this is the second lock.
-        if head.count(b"\n") != len(lines) + 9 or head.count(b"\r") != len(lines) + 9:
-            raise InternalError("A header value holds a line break.")
-        return head
-
     def identity(self, exchange: Exchange) -> str:
         """Give the signed identity of the caller for this service; empty in open mode."""
         if self._signer is None:
@@ -287,13 +265,32 @@ class Upstream:
         caller = exchange.context.caller
         if caller is None:
             return self._signer.header(self.service, principal="anonymous")
+        scopes = caller.scopes
+        if exchange.opened is not None:
+            scopes |= {exchange.opened}
         return self._signer.header(
-            self.service, tenant=caller.tenant, principal=caller.principal, scopes=caller.scopes
+            self.service, tenant=caller.tenant, principal=caller.principal, scopes=scopes
         )
 
     def close(self) -> None:
         """Close the connections."""
-        self.pool.close()
+        self.instances.close()
+
+
+async def _first_answer(calls: list["asyncio.Task[Answer]"]) -> "asyncio.Task[Answer]":
+    """Give the first call with an answer; a failed one when none has any."""
+    waiting = set(calls)
+    while True:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        won = [call for call in done if not call.cancelled() and call.exception() is None]
+        if won or not waiting:
+            return (won or list(done))[0]
+
+
+def _drop(call: "asyncio.Task[Answer]") -> None:
+    """Release an answer that nobody waits for any more."""
+    if not call.cancelled() and call.exception() is None:
+        call.result().release()
 
 
 async def _upload(connection: Connection, answer: Answer, body: StreamedBody) -> None:

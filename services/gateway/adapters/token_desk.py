@@ -17,13 +17,15 @@ import jwt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from libs.common.context import Caller
 from libs.common.errors import UnauthenticatedError
 from services.gateway.adapters.authenticator import Authenticator
 from services.gateway.adapters.security_events import SecurityEvents
 from services.gateway.adapters.token_keys import TokenKeys
-from services.gateway.adapters.token_store import Family, TokenStore
+from services.gateway.adapters.token_store import Family, TokenStore, User
 from services.gateway.adapters.token_verifier import TokenVerifier
 from services.gateway.domain.claims import ACCESS_TYPE, ClaimError, looks_like_token
+from services.gateway.domain.ports import Credential
 from services.gateway.errors import TokenError
 
 REFRESH_PREFIX = "ghr_"
@@ -96,15 +98,32 @@ class TokenDesk:
         Raises:
             TokenError: invalid_grant, invalid_scope.
         """
+        person = await self.person_by_password(username, password, network)
+        if person is None:
+            raise TokenError("invalid_grant", "Name or password is wrong.")
+        caller = person.caller
+        granted = _granted(scope, caller.scopes, caller.scopes.__contains__)
+        return await self._open(caller.tenant, caller.principal, person.key_id, granted)
+
+    async def person_by_password(
+        self, username: str, password: str, network: str
+    ) -> Credential | None:
+        """Give what a person may do, or None when name or password is wrong; that is an event."""
         user = await self._store.user(username)
         is_right = await self._is_right(user.password_hash if user else self._nobody, password)
         if user is None or user.is_disabled or not is_right:
             await self._events.auth_failed(network, "password", "")
-            raise TokenError("invalid_grant", "Name or password is wrong.")
-        held = await self._scopes_of(user.tenant, user.roles)
-        return await self._open(
-            user.tenant, f"user:{username}", "console", _granted(scope, held, held.__contains__)
-        )
+            return None
+        return await self._as_credential(user)
+
+    async def person(self, username: str) -> Credential | None:
+        """Give what a person may do, or None when there is none or they are disabled."""
+        user = await self._store.user(username)
+        return None if user is None or user.is_disabled else await self._as_credential(user)
+
+    async def _as_credential(self, user: User) -> Credential:
+        scopes = await self._scopes_of(user.tenant, user.roles)
+        return Credential("console", Caller(user.tenant, f"user:{user.username}", scopes))
 
     async def refresh(self, token: str, network: str) -> dict[str, Any]:
         """Trade a refresh token for new tokens.

@@ -91,10 +91,11 @@ class WebSocketProxy:
             headers[IDENTITY_HEADER] = identity
         wanted = exchange.scope.get("subprotocols") or ()
         upstream.gate.check_breaker()
+        instance = upstream.instances.pick(exchange.model)
         try:
             async with asyncio.timeout(_CONNECT_S):
                 peer = await self._session.ws_connect(
-                    upstream.base_url + target,
+                    instance.url + target,
                     headers=headers,
                     protocols=tuple(wanted),
                     max_msg_size=MESSAGE_BYTES_MAX,
@@ -102,9 +103,11 @@ class WebSocketProxy:
                 )
         except TimeoutError as error:
             upstream.gate.failed()
+            upstream.instances.failed(instance)
             raise DeadlineExceededError(f"{upstream.service} did not answer.") from error
         except (aiohttp.ClientError, OSError) as error:
             upstream.gate.failed(connect=True)
+            upstream.instances.failed(instance)
             raise UpstreamUnavailableError(
                 f"{upstream.service} did not accept the connection.", retry_after_s=1
             ) from error

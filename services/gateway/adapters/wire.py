@@ -308,6 +308,7 @@ class Pool:
         self._port = parts.port or (443 if self._is_tls else 80)
         self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
+        self._connecting = 0
         self.prefix = parts.path.rstrip("/")
         self.authority = parts.netloc.rpartition("@")[2]
 
@@ -315,6 +316,11 @@ class Pool:
     def open_count(self) -> int:
         """Connections open, idle ones included."""
         return len(self._all)
+
+    @property
+    def busy_count(self) -> int:
+        """Calls in flight: connections in use or about to be."""
+        return len(self._all) - len(self._idle) + self._connecting
 
     async def acquire(self, seconds: float) -> Connection:
         """Give a connection, the last one used or a new one.
@@ -327,6 +333,7 @@ class Pool:
             if connection.is_open and time.monotonic() - connection.idle_since < IDLE_S:
                 return connection
             connection.close()
+        self._connecting += 1
         try:
             async with asyncio.timeout(min(seconds, CONNECT_TIMEOUT_S)):
                 _, made = await asyncio.get_running_loop().create_connection(
@@ -334,6 +341,8 @@ class Pool:
                 )
         except (OSError, TimeoutError) as error:
             raise ConnectFailedError(str(type(error).__name__)) from error
+        finally:
+            self._connecting -= 1
         self._all.add(made)
         return made
 

@@ -1,6 +1,6 @@
 """What the gateway's edge needs from the outside; adapters implement these."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -42,6 +42,23 @@ class KeyStore(Protocol):
 
     async def find(self, key_id: str) -> StoredKey | None:
         """Give the row of a key, or None when there is none."""
+        ...
+
+
+class UpstreamChooser(Protocol):
+    """Says which instances of a service may get a call; the least loaded of them gets it."""
+
+    def candidates(self, service: str, model: str | None, urls: Sequence[str]) -> Sequence[str]:
+        """Give the base URLs, out of `urls`, of the instances that serve a model.
+
+        Args:
+            service: catalogue name.
+            model: the model that the path names; None where it names none.
+            urls: the instances that settings list.
+
+        Returns:
+            Some of `urls`; an empty answer means that any of them may be asked.
+        """
         ...
 
 
@@ -200,6 +217,10 @@ class LoginDesk(Protocol):
 
     async def login(self, api_key: str, network: str) -> str:
         """Give a session id for a valid key; UnauthenticatedError for any other text."""
+        ...
+
+    async def login_person(self, username: str, password: str, network: str) -> str:
+        """Give a session id for a person; UnauthenticatedError for a wrong name or password."""
         ...
 
     async def logout(self, session: str) -> None:

@@ -69,15 +69,21 @@ async def login_form() -> Response:
 
 @router.post("/console/login")
 async def login(request: Request) -> Response:
-    """Open a session for the API key in the form."""
+    """Open a session for the API key, or for name and password, in the form."""
     _require_same_origin(request)
     desk: LoginDesk = request.state.desk
     form = parse_qs((await request.body()).decode("utf-8", "replace"))
-    key = form.get("api_key", [""])[0].strip()
+    network = request.scope["gatehouse.network"]
+    username = form.get("username", [""])[0].strip()
     try:
-        session = await desk.login(key, request.scope["gatehouse.network"])
+        if username:
+            password = form.get("password", [""])[0]
+            session = await desk.login_person(username, password, network)
+        else:
+            session = await desk.login(form.get("api_key", [""])[0].strip(), network)
     except UnauthenticatedError:
-        return _html("login.html", 401, problem="This key is not valid. Check it and try again.")
+        problem = "Name or password is wrong." if username else "This key is not valid."
+        return _html("login.html", 401, problem=f"{problem} Check it and try again.")
     response = RedirectResponse("/console", 303, headers={"cache-control": "no-store"})
     response.set_cookie(
         COOKIE,

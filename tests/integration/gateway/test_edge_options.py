@@ -121,8 +121,8 @@ async def test_a_trace_has_the_parts_of_a_request_and_strangers_start_their_own(
         assert server.attributes["http.response.status_code"] == 200
         edge = gateway.app.edge
         assert edge is not None
-        edge._trusted.clear()
-        edge._networks.clear()
+        edge._arrival._trusted.clear()
+        edge._arrival._networks.clear()
         _, _, headers = await gateway.call("GET", "/models", headers={"traceparent": parent})
         assert "ab" * 16 not in headers["traceresponse"]
         telemetry.shutdown()
