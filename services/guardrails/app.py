@@ -17,6 +17,7 @@ from services.guardrails import (
     routes,
     stream_routes,
 )
+from services.guardrails.fast import FastRoutes
 from services.guardrails.settings import GuardrailsSettings
 from services.guardrails.wiring import State, running
 
@@ -34,7 +35,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
         async with running(settings, platform) as state:
             yield state
 
-    return build(
+    app = build(
         "guardrails",
         settings,
         lifespan,
@@ -51,3 +52,5 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
         events=events,
         render_error=protocol_errors.render,
     )
+    app.fastapi.add_middleware(FastRoutes, routes=routes.plain.routes)
+    return app

@@ -27,8 +27,10 @@ _TEXTS_MAX = 1_024
 # Readings of a text that a model is shown beside the original, and their length.
 _READINGS_MAX = 4
 _READING_CHARS_MAX = 4_000
-# A leet reading differs in every text with a digit; it is worth a look from so many changes on.
-_LEET_CHANGES_MIN = 4
+# A leet reading differs in every text with a digit; it is worth a look from so many changed words
+# on. Words of digits only, such as numbers, are no leet. Foreign letters count one by one.
+_LEET_WORDS_MIN = 3
+_LETTER_CHANGES_MIN = 4
 _SCOPES = ("predict:model",)
 
 
@@ -300,12 +302,16 @@ def readings(document: Document) -> list[str]:
 
 def _is_telling(view: View, plain: str) -> bool:
     text = view.utf8.text
-    if text == plain:
-        return False
-    if len(text) == len(plain):
+    if len(text) != len(plain):
+        return True
+    if not plain.isascii():
         changes = sum(one != other for one, other in zip(text, plain, strict=True))
-        return changes >= _LEET_CHANGES_MIN
-    return True
+        return changes >= _LETTER_CHANGES_MIN
+    changed = sum(
+        one != other and any(map(str.isalpha, other))
+        for one, other in zip(text.split(), plain.split(), strict=False)
+    )
+    return changed >= _LEET_WORDS_MIN
 
 
 async def _scored(model: GuardModel, texts: Sequence[str]) -> Sequence[Scored | None]:

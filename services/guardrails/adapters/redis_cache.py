@@ -1,10 +1,14 @@
 """The verdict cache in Redis: `verdicts:{tenant}:<hmac>`, a TTL on every key, one MGET per call.
 
+Calls of a tenant that come while one of its MGETs is on the way share the next one.
+
 Fails open: Redis down or slow means that nothing is remembered and everything is computed. Values
 hold actions, scores, offsets and labels, never text; keys are HMACs under the tenant's key.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -15,6 +19,22 @@ from libs.common.redis import UNAVAILABLE, Redis, tag
 EPOCH_TTL_S = 7 * 86_400
 
 
+@dataclass(frozen=True)
+class _Call:
+    """The keys of one call and where its values go; a caller that gave up cancelled it."""
+
+    names: list[str]
+    values: asyncio.Future[list[bytes | None]]
+
+    def give(self, values: list[bytes | None]) -> None:
+        if not self.values.done():
+            self.values.set_result(values)
+
+    def fail(self, error: Exception) -> None:
+        if not self.values.done():
+            self.values.set_exception(error)
+
+
 class RedisVerdictCache:
     """Implements the port `VerdictCache`."""
 
@@ -23,6 +43,8 @@ class RedisVerdictCache:
     ) -> None:
         self._redis = redis
         self._observe = observe
+        self._waiting: dict[str, list[_Call]] = {}
+        self._reading: dict[str, asyncio.Task[None]] = {}
 
     async def get(
         self, tenant: str, keys: Sequence[str]
@@ -30,7 +52,7 @@ class RedisVerdictCache:
         """Read the epoch and the entries in one round trip."""
         names = [_epoch_key(tenant), *(_key(tenant, key) for key in keys)]
         try:
-            values = await self._redis.mget(names)
+            values = await self._read(tenant, names)
         except UNAVAILABLE:
             self._observe("unavailable", len(keys))
             return None, [None] * len(keys)
@@ -40,6 +62,35 @@ class RedisVerdictCache:
         self._observe("hit", hits)
         self._observe("miss", len(keys) - hits)
         return epoch, entries
+
+    async def _read(self, tenant: str, names: list[str]) -> list[bytes | None]:
+        """Read values, together with the calls that wait for the same tenant's next MGET."""
+        loop = asyncio.get_running_loop()
+        call = _Call(names, loop.create_future())
+        self._waiting.setdefault(tenant, []).append(call)
+        if tenant not in self._reading:
+            self._reading[tenant] = loop.create_task(self._read_on(tenant))
+        return await call.values
+
+    async def _read_on(self, tenant: str) -> None:
+        """Send one MGET after the other until nobody waits."""
+        calls: list[_Call] = []
+        try:
+            while calls := self._waiting.pop(tenant, []):
+                try:
+                    found = await self._redis.mget([name for call in calls for name in call.names])
+                except Exception as error:  # whoever waits must hear of it, whatever it is
+                    for call in calls:
+                        call.fail(error)
+                    continue
+                at = 0
+                for call in calls:
+                    call.give(found[at : at + len(call.names)])
+                    at += len(call.names)
+        finally:
+            del self._reading[tenant]
+            for call in calls:
+                call.values.cancel()  # only what a cancelled task left open
 
     async def put(
         self, tenant: str, entries: Mapping[str, dict[str, Any]], *, ttl_s: int, epoch: int
