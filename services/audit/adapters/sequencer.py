@@ -45,21 +45,29 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Waiting:
-    events: Sequence[Accepted]
-    done: asyncio.Future[list[Outcome]]
+class _Row:
+    """One event on its way into the tables; the fields are filled from top to bottom."""
+
+    event: Accepted
+    salt: bytes
+    subject: Subject | None = None
+    body: bytes = b""
+    commitment: str = ""
+    is_sealed: bool = False
+    index: int = -1
+    leaf: bytes = b""
+
+    def seal(self, subject: Subject | None) -> None:
+        """Make the stored bytes and commit to them."""
+        self.subject = subject
+        self.body = stored_body(self.event, subject)
+        self.commitment = leaves.payload_hash(self.salt, self.body)
 
 
 @dataclass(slots=True)
-class _Row:
-    """One new event on its way into the tables."""
-
-    index: int
-    event: Accepted
-    subject: Subject | None
-    salt: bytes
-    body: bytes
-    leaf: bytes
+class _Waiting:
+    rows: Sequence[_Row]
+    done: asyncio.Future[list[Outcome]]
 
 
 class Sequencer:
@@ -101,12 +109,31 @@ class Sequencer:
             )
         if not events:
             return []
-        waiting = _Waiting(events, asyncio.get_running_loop().create_future())
+        rows = await self._sealed(events)
+        waiting = _Waiting(rows, asyncio.get_running_loop().create_future())
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
             raise SequencerBusyError("Too many batches are waiting.") from None
         return await waiting.done
+
+    async def _sealed(self, events: Sequence[Accepted]) -> list[_Row]:
+        """Make the stored bytes where the subject is known, while another group commits."""
+        known: dict[tuple[str, str], Subject] = {}
+        if any(event.data_subject is not None for event in events):
+            async with self._postgres.connection() as connection:
+                known = await self._subjects.known(connection, events)
+        salts = os.urandom(leaves.SALT_BYTES * len(events))
+        rows = []
+        for number, event in enumerate(events):
+            at = number * leaves.SALT_BYTES
+            row = _Row(event, salts[at : at + leaves.SALT_BYTES])
+            subject = known.get((event.tenant, event.data_subject or ""))
+            if subject or event.data_subject is None:
+                row.seal(subject)
+                row.is_sealed = True
+            rows.append(row)
+        return rows
 
     async def run(self) -> None:
         """Commit group after group until cancelled; while one commits, the next one fills up."""
@@ -121,20 +148,20 @@ class Sequencer:
     async def _next_group(self) -> list[_Waiting]:
         first = self._spare or await self._queue.get()
         self._spare = None
-        group, count = [first], len(first.events)
+        group, count = [first], len(first.rows)
         while not self._queue.empty():
             waiting = self._queue.get_nowait()
-            if count + len(waiting.events) > GROUP_EVENTS_MAX:
+            if count + len(waiting.rows) > GROUP_EVENTS_MAX:
                 self._spare = waiting
                 break
             group.append(waiting)
-            count += len(waiting.events)
+            count += len(waiting.rows)
         return group
 
     async def _commit_group(self, group: list[_Waiting]) -> None:
-        events = [event for waiting in group for event in waiting.events]
+        rows = [row for waiting in group for row in waiting.rows]
         try:
-            outcomes = await self._commit(events)
+            outcomes = await self._commit(rows)
         except Exception as error:  # every caller gets an answer, whatever went wrong
             self._forget()
             if not isinstance(error, UnavailableError):
@@ -145,44 +172,44 @@ class Sequencer:
             return
         start = 0
         for waiting in group:
-            end = start + len(waiting.events)
+            end = start + len(waiting.rows)
             if not waiting.done.done():
                 waiting.done.set_result(outcomes[start:end])
             start = end
 
-    async def _commit(self, events: Sequence[Accepted]) -> list[Outcome]:
+    async def _commit(self, rows: Sequence[_Row]) -> list[Outcome]:
         try:
-            return await self._transact(events)
+            return await self._transact(rows)
         except asyncpg.LockNotAvailableError:
             raise SequencerBusyError("Another sequencer holds the log.") from None
         except (asyncpg.DataError, ValueError):
             # Something in the batch cannot be stored: find it, so that it blocks nobody else.
             self._forget()
-            if len(events) == 1:
+            if len(rows) == 1:
                 return [Outcome("rejected", error="the event cannot be stored")]
-            half = len(events) // 2
-            return await self._commit(events[:half]) + await self._commit(events[half:])
+            half = len(rows) // 2
+            return await self._commit(rows[:half]) + await self._commit(rows[half:])
 
     def _forget(self) -> None:
         """After a failure nothing is known about what was committed: read it again."""
         self._edge = None
         self._months.clear()
 
-    async def _transact(self, events: Sequence[Accepted]) -> list[Outcome]:
+    async def _transact(self, rows: Sequence[_Row]) -> list[Outcome]:
         async with self._postgres.transaction() as connection:
             await connection.execute(LOCK_LOG)
             size, epoch, previous = await self._take_over(connection)
             edge = await self._edge_at(connection, size, epoch)
-            outcomes, fresh = await self._number(connection, events, size)
+            outcomes, fresh = await self._number(connection, rows, size)
             if not fresh:
                 self._edge = (epoch, edge)
                 return outcomes
             moment = leaves.next_moment(previous, self._now())
             await self._ensure_month(connection, moment)
-            rows = await self._prepare(connection, fresh, moment)
+            await self._complete(connection, fresh, moment)
             grown = edge.copy()
-            touched = grown.append(leaf_hash(row.leaf) for row in rows)
-            await _copy(connection, rows, moment, self._subjects)
+            touched = grown.append(leaf_hash(row.leaf) for row in fresh)
+            await _copy(connection, fresh, moment, self._subjects)
             await connection.execute(
                 "INSERT INTO tile (level, n, hashes) "
                 "SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[]) "
@@ -236,29 +263,29 @@ class Sequencer:
         return Edge.from_tiles(size, {(row["level"], row["n"]): row["hashes"] for row in rows})
 
     async def _number(
-        self, connection: Any, events: Sequence[Accepted], size: int
-    ) -> tuple[list[Outcome], list[tuple[int, Accepted]]]:
+        self, connection: Any, rows: Sequence[_Row], size: int
+    ) -> tuple[list[Outcome], list[_Row]]:
         """Give each event its outcome and the new ones their contiguous indices.
 
         The lock makes reading first safe: nobody else can add a key before this commits.
         """
-        rows = await connection.fetch(
+        found = await connection.fetch(
             "SELECT id, source, index FROM event_dedup WHERE (id, source) IN "
             "(SELECT * FROM unnest($1::text[], $2::text[]))",
-            [event.id for event in events],
-            [event.source for event in events],
+            [row.event.id for row in rows],
+            [row.event.source for row in rows],
         )
-        known = {(row["id"], row["source"]): row["index"] for row in rows}
+        known = {(item["id"], item["source"]): item["index"] for item in found}
         outcomes: list[Outcome] = []
-        fresh: list[tuple[int, Accepted]] = []
-        for event in events:
-            key = (event.id, event.source)
+        fresh: list[_Row] = []
+        for row in rows:
+            key = (row.event.id, row.event.source)
             if key in known:
                 outcomes.append(Outcome("duplicate", known[key]))
                 continue
-            index = known[key] = size + len(fresh)
-            fresh.append((index, event))
-            outcomes.append(Outcome("appended", index))
+            row.index = known[key] = size + len(fresh)
+            fresh.append(row)
+            outcomes.append(Outcome("appended", row.index))
         return outcomes, fresh
 
     async def _ensure_month(self, connection: Any, moment: datetime) -> None:
@@ -267,32 +294,25 @@ class Sequencer:
             await ensure_partitions(connection, moment)
             self._months.add(month)
 
-    async def _prepare(
-        self, connection: Any, fresh: Sequence[tuple[int, Accepted]], moment: datetime
-    ) -> list[_Row]:
-        subjects = await self._subjects.load(connection, (event for _, event in fresh))
-        rows: list[_Row] = []
+    async def _complete(self, connection: Any, rows: Sequence[_Row], moment: datetime) -> None:
+        """Seal what has waited for its subject's key, and make the leaves."""
+        # Sealed anew at each attempt: keys that a broken transaction made are gone with it.
+        late = [row for row in rows if not row.is_sealed]
+        subjects = await self._subjects.load(connection, (row.event for row in late))
+        for row in late:
+            assert row.event.data_subject is not None
+            row.seal(subjects[row.event.tenant, row.event.data_subject])
         stamp = leaves.rfc3339(moment)
-        salts = os.urandom(leaves.SALT_BYTES * len(fresh))
-        for index, event in fresh:
-            subject = (
-                subjects[event.tenant, event.data_subject]
-                if event.data_subject is not None
-                else None
-            )
-            at = len(rows) * leaves.SALT_BYTES
-            salt, body = salts[at : at + leaves.SALT_BYTES], stored_body(event, subject)
-            data = leaves.leaf_bytes(
-                event_id=event.id,
-                source=event.source,
-                event_type=event.type,
+        for row in rows:
+            row.leaf = leaves.leaf_bytes(
+                event_id=row.event.id,
+                source=row.event.source,
+                event_type=row.event.type,
                 ingested_at=stamp,
-                retention=event.event_class,
-                subject=subject.pseudonym if subject else None,
-                commitment=leaves.payload_hash(salt, body),
+                retention=row.event.event_class,
+                subject=row.subject.pseudonym if row.subject else None,
+                commitment=row.commitment,
             )
-            rows.append(_Row(index, event, subject, salt, body, data))
-        return rows
 
 
 async def _copy(

@@ -58,22 +58,31 @@ class SubjectKeys:
         """Give a random name for a data subject."""
         return os.urandom(16).hex()
 
+    async def known(
+        self, connection: Any, events: Iterable[Accepted]
+    ) -> dict[tuple[str, str], Subject]:
+        """Give the living subjects of a batch that the log has met, by (tenant, data subject).
+
+        It needs no lock: a key that is destroyed meanwhile leaves nothing that opens what was
+        sealed under it. Whoever is new, erased or being wrapped anew is left to `load`.
+        """
+        wanted = self._wanted(events)
+        rows = await self._rows(connection, wanted)
+        ring = self._keys.keks.ring()
+        return {
+            wanted[bytes(row["subject_hmac"])]: _subject(row, ring)
+            for row in rows
+            if row["wrapped_dek"] is not None and row["kek_id"] in ring.ciphers
+        }
+
     async def load(
         self, connection: Any, events: Iterable[Accepted]
     ) -> dict[tuple[str, str], Subject]:
-        """Give the subjects of a batch by (tenant, data subject), making missing keys."""
-        wanted = {
-            self.hmac_of(event.tenant, event.data_subject): (event.tenant, event.data_subject)
-            for event in events
-            if event.data_subject is not None
-        }
+        """Give the subjects of a batch inside of the append's transaction, making missing keys."""
+        wanted = self._wanted(events)
         if not wanted:
             return {}
-        rows = await connection.fetch(
-            "SELECT subject_hmac, pseudonym, wrapped_dek, kek_id FROM subject_key "
-            "WHERE subject_hmac = ANY($1)",
-            list(wanted),
-        )
+        rows = await self._rows(connection, wanted)
         ring = self._keys.keks.ring()
         found = {wanted[bytes(row["subject_hmac"])]: _subject(row, ring) for row in rows}
         missing = [(key, who) for key, who in wanted.items() if who not in found]
@@ -89,6 +98,21 @@ class SubjectKeys:
                 columns=("subject_hmac", "tenant", "pseudonym", "wrapped_dek", "kek_id"),
             )
         return found
+
+    def _wanted(self, events: Iterable[Accepted]) -> dict[bytes, tuple[str, str]]:
+        return {
+            self.hmac_of(event.tenant, event.data_subject): (event.tenant, event.data_subject)
+            for event in events
+            if event.data_subject is not None
+        }
+
+    @staticmethod
+    async def _rows(connection: Any, wanted: Iterable[bytes]) -> Any:
+        return await connection.fetch(
+            "SELECT subject_hmac, pseudonym, wrapped_dek, kek_id FROM subject_key "
+            "WHERE subject_hmac = ANY($1)",
+            list(wanted),
+        )
 
     async def by_pseudonym(self, connection: Any, pseudonym: str) -> Subject:
         """Give the subject that the log knows under a pseudonym; without a key once erased."""
@@ -149,17 +173,18 @@ def stored_body(event: Accepted, subject: Subject | None) -> bytes:
     if subject is None and not personal:
         return event.encoded
     document = dict(event.document)
+    cipher = AESGCM(subject.dek) if subject and subject.dek else None
     if subject is not None:
         document["data_subject"] = {
             "pseudonym": subject.pseudonym,
-            "sealed": _seal(subject, event.id, "/data_subject", event.data_subject),
+            "sealed": _seal(cipher, event.id, "/data_subject", event.data_subject),
         }
     if personal:
         data = dict(document["data"])
         for name in sorted(personal):
             # Without a data subject there is no key to destroy, so the value is not kept at all.
             data[name] = (
-                {"sealed": _seal(subject, event.id, f"/data/{name}", data[name])}
+                {"sealed": _seal(cipher, event.id, f"/data/{name}", data[name])}
                 if subject
                 else ERASED
             )
@@ -167,11 +192,11 @@ def stored_body(event: Accepted, subject: Subject | None) -> bytes:
     return orjson.dumps(document)
 
 
-def _seal(subject: Subject, event_id: str, path: str, value: object) -> str:
-    if subject.dek is None:
+def _seal(cipher: AESGCM | None, event_id: str, path: str, value: object) -> str:
+    if cipher is None:
         return ERASED
     nonce = os.urandom(12)
-    sealed = AESGCM(subject.dek).encrypt(nonce, orjson.dumps(value), f"{event_id}{path}".encode())
+    sealed = cipher.encrypt(nonce, orjson.dumps(value), f"{event_id}{path}".encode())
     return base64.b64encode(nonce + sealed).decode()
 
 
