@@ -140,18 +140,6 @@ def fit(plan: Plan, rows: Matrix, labels: NDArray[np.bool_]) -> Any:
     return model.fit(rows, labels.astype(np.int8))
 
 
-def decision_thresholds(labels: NDArray[np.bool_], scores: quality.Floats) -> dict[str, float]:
-    """Choose thresholds on validation: review 1.5 %, challenge 0.5 %, decline at 85 % precision."""
-    review = quality.threshold_for_share(scores, 0.015)
-    challenge = max(review, quality.threshold_for_share(scores, 0.005))
-    decline = max(challenge, quality.threshold_for_precision(labels, scores, 0.85))
-    return {
-        "review": round(review, 4),
-        "challenge": round(challenge, 4),
-        "decline": round(decline, 4),
-    }
-
-
 def evaluate(data: Prepared, mask: NDArray[np.bool_], scores: quality.Floats) -> dict[str, Any]:
     """Measure ranking, calibration, cards found per day and recall by scenario."""
     payments = data.payments.select(mask)
@@ -225,7 +213,7 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
         model = fit(plan, data.rows[train], labels[train])
         progress.advance(steps)
         scores = model.predict_proba(data.rows[validation])[:, 1].astype(np.float64)
-        thresholds = decision_thresholds(data.payments.is_fraud[validation], scores)
+        thresholds = quality.decision_thresholds(data.payments.is_fraud[validation], scores)
         test = data.within(plan.test)
         test_scores = model.predict_proba(data.rows[test])[:, 1].astype(np.float64)
         metrics = evaluate(data, test, test_scores)

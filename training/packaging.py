@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from libs.common.features.contract import FeatureService
 from libs.common.manifest import FileEntry, GoldenCase, Manifest, TensorSpec, describe_file
+from services.inference.domain.calibration import Calibration
 
 Matrix = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -88,9 +89,9 @@ def reference_statistics(names: tuple[str, ...], rows: Matrix, scores: Floats) -
     return {"rows": len(rows), "features": features, "score": score}
 
 
-def golden_cases(path: Path, rows: Matrix) -> list[GoldenCase]:
-    """One case per row; missing features are null."""
-    scores = onnx_scores(path, rows)
+def golden_cases(path: Path, rows: Matrix, calibration: Calibration) -> list[GoldenCase]:
+    """One case per row, calibrated as answers are; missing features are null."""
+    scores = calibration.apply(onnx_scores(path, rows))
     return [
         GoldenCase(
             inputs={INPUT: [[None if np.isnan(value) else float(value) for value in row]]},
@@ -114,6 +115,8 @@ def release(
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
     card: str,
+    calibration: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write all files of a version into `directory` (`models/<name>/<version>`).
 
@@ -130,12 +133,16 @@ def release(
         training: data, seed, parameters.
         metrics: figures of the test set; `onnx_parity_max` is added.
         card: text of the model card.
+        calibration: as the manifest holds it; None leaves the library's probability as it is.
+        parameters: further entries of the manifest's `parameters`.
 
     Raises:
         ParityError: library and ONNX differ by more than `PARITY_MAX`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     onnx_path = directory / "model.onnx"
+    chosen = dict(calibration or {"method": "none"})
+    calibrate = Calibration.from_manifest(chosen)
     export_onnx(model, len(service.names), onnx_path, directory.parent.name)
     difference = parity(model, onnx_path, test_rows)
     model.get_booster().save_model(directory / "model.json")
@@ -153,20 +160,24 @@ def release(
         inputs=[TensorSpec(name=INPUT, datatype="FP32", shape=[-1, len(service.names)])],
         outputs=[TensorSpec(name=OUTPUT, datatype="FP32", shape=[-1, 2])],
         labels=list(labels),
-        calibration={"method": "none"},
+        calibration=chosen,
         thresholds=dict(thresholds),
         feature_service=service.name,
         feature_fingerprint=service.fingerprint,
         feature_names=list(service.names),
         feature_groups=service.groups,
         reference_statistics=reference_statistics(
-            service.names, reference_rows, onnx_scores(onnx_path, reference_rows)
+            service.names, reference_rows, calibrate.apply(onnx_scores(onnx_path, reference_rows))
         ),
         memory_limit_mib=64,
-        golden_cases=golden_cases(onnx_path, golden_rows),
+        golden_cases=golden_cases(onnx_path, golden_rows, calibrate),
         training=dict(training),
         metrics={**metrics, "onnx_parity_max": difference, "onnx_parity_rows": len(test_rows)},
-        parameters={"output_column": 1, "output_means": f"P({labels[1]})"},
+        parameters={
+            "output_column": 1,
+            "output_means": f"P({labels[1]})",
+            **(parameters or {}),
+        },
         card="card.md",
     )
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, allow_nan=False)

@@ -101,3 +101,15 @@ def threshold_for_precision(labels: Bools, scores: Floats, precision: float) -> 
     reached = np.cumsum(labels[order]) / np.arange(1, len(order) + 1)
     good = np.flatnonzero(reached >= precision)
     return float(scores[order[good[-1]]]) if good.size else float(scores.max())
+
+
+def decision_thresholds(labels: Bools, scores: Floats) -> dict[str, float]:
+    """Choose thresholds on validation: review 1.5 %, challenge 0.5 %, decline at 85 % precision."""
+    review = threshold_for_share(scores, 0.015)
+    challenge = max(review, threshold_for_share(scores, 0.005))
+    decline = max(challenge, threshold_for_precision(labels, scores, 0.85))
+    return {
+        "review": round(review, 4),
+        "challenge": round(challenge, 4),
+        "decline": round(decline, 4),
+    }

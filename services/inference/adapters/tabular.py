@@ -12,8 +12,9 @@ from libs.common.manifest import GoldenCase, Manifest, ManifestError, verify_fil
 from services.inference.adapters.lightgbm_engine import LightGbmEngine
 from services.inference.adapters.onnx_engine import OnnxTabularEngine
 from services.inference.adapters.xgboost_engine import TreeEngine
+from services.inference.domain.calibration import Calibration
 from services.inference.domain.explain import ExplainerTooLargeError, TreeExplainer
-from services.inference.domain.model import Calibration, TabularModel
+from services.inference.domain.model import TabularModel
 from services.inference.domain.ports import Rows, Scores, TabularEngine
 from services.inference.domain.scoring import RiskBands, grouping_of
 from services.inference.domain.trees import TreeEnsemble, TreeFormatError, parse_xgboost

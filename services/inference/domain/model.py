@@ -1,15 +1,13 @@
 """A loaded tabular model: engine, feature service, calibration, thresholds, explainer."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from libs.common.features.contract import FeatureService
 from libs.common.manifest import Manifest
+from services.inference.domain.calibration import Calibration
 from services.inference.domain.explain import TreeExplainer
-from services.inference.domain.ports import Scores, TabularEngine
+from services.inference.domain.ports import TabularEngine
 from services.inference.domain.scoring import Grouping, RiskBands
 
 
@@ -49,40 +47,6 @@ class LoadedModel(Protocol):
     def close(self) -> None:
         """Free what it holds; called once, after the last answer."""
         ...
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Platt scaling of the model's own margin: `sigmoid(slope * margin + intercept)`.
-
-    Slope 1 and intercept 0 leave the probability as it is.
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
-
-    @classmethod
-    def from_manifest(cls, document: Mapping[str, object]) -> "Calibration":
-        """Read the manifest's `calibration`: absent, `{"method": "none"}` or
-        `{"method": "platt", "slope", "intercept"}`.
-
-        Raises:
-            ValueError: another method, or numbers that are none.
-        """
-        method = document.get("method", "none")
-        if method == "none":
-            return cls()
-        if method != "platt":
-            raise ValueError(f"calibration method {method} is not known")
-        return cls(float(str(document["slope"])), float(str(document["intercept"])))
-
-    def apply(self, probabilities: Scores) -> Scores:
-        """Calibrate probabilities, shape kept."""
-        if self.slope == 1.0 and self.intercept == 0.0:
-            return probabilities
-        clipped = np.clip(probabilities, 1e-12, 1 - 1e-12)
-        margins = np.log(clipped / (1 - clipped))
-        return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * margins + self.intercept))))
 
 
 @dataclass(frozen=True)
