@@ -1,4 +1,4 @@
-"""The model manifest (CONTRACTS section 8): everything that changes an answer, pinned by hash.
+"""The model manifest: everything that changes an answer, pinned by hash.
 
 `models/<name>/<version>/manifest.json`; `version` is an integer, `release` is X.Y.Z and is what
 answers show. Formats are ONNX, safetensors and JSON (XGBoost JSON and LightGBM text included);
@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _CHUNK = 1 << 20
 # Suffixes that Python's pickle hides behind; the message names the way out.
@@ -78,11 +78,72 @@ class GoldenCase(_Strict):
     tolerance: float = 1e-5
 
 
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+_Version = Annotated[int, Field(ge=1)]
+_Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
+
+
+class VersionReference(_Strict):
+    """An exact version of a model in the same repository."""
+
+    model: _Name
+    version: _Version
+
+
+class EnsembleMember(VersionReference):
+    """One voter.
+
+    Attributes:
+        weight: of its vote; weights are normalised over the members that answered.
+        required: without its answer the ensemble falls back.
+        timeout_ms: its own deadline; None takes the ensemble's.
+    """
+
+    weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+    required: bool = False
+    timeout_ms: _Milliseconds | None = None
+
+
+class EnsembleSpec(_Strict):
+    """How versions of other models answer together.
+
+    Attributes:
+        method: soft takes the weighted mean of probabilities, hard the weighted vote.
+        min_members: fewer answers than this are none, and the fallback answers.
+        member_timeout_ms: deadline of each member's answer.
+        vote_threshold: from this score on a tabular member votes for the positive class.
+        fallback: who answers when the members do not; None lets the call fail.
+    """
+
+    method: Literal["soft", "hard"] = "soft"
+    members: Annotated[list[EnsembleMember], Field(min_length=2, max_length=16)]
+    min_members: Annotated[int, Field(ge=1)] = 1
+    member_timeout_ms: _Milliseconds = 1_000
+    vote_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    fallback: VersionReference | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "EnsembleSpec":
+        if len({(item.model, item.version) for item in self.members}) < len(self.members):
+            raise ValueError("a member is named twice")
+        if self.min_members > len(self.members):
+            raise ValueError("min_members is larger than the number of members")
+        return self
+
+    @property
+    def needed(self) -> frozenset[tuple[str, int]]:
+        """Versions that must be loaded for it."""
+        voters = {(item.model, item.version) for item in self.members}
+        if self.fallback is not None:
+            voters.add((self.fallback.model, self.fallback.version))
+        return frozenset(voters)
+
+
 class Manifest(_Strict):
     """One version of one model."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    version: Annotated[int, Field(ge=1)]
+    name: _Name
+    version: _Version
     release: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     task: Literal[
         "fraud",
@@ -115,8 +176,15 @@ class Manifest(_Strict):
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
+    ensemble: EnsembleSpec | None = None
     card: str | None = None
     signature: str | None = None
+
+    @model_validator(mode="after")
+    def _ensemble_where_it_belongs(self) -> "Manifest":
+        if (self.engine == "ensemble") != (self.ensemble is not None):
+            raise ValueError("engine ensemble and the member `ensemble` belong together")
+        return self
 
 
 def file_sha256(path: Path) -> str:

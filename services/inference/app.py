@@ -51,21 +51,21 @@ def create_app(
         plane = DataPlane(repository, metrics)
         features = reader or OnlineFeatureReader(platform.redis, timeout_s=settings.redis_timeout_s)
         shared = (plane, features, platform.events, metrics)
-        pairs = PersonalizationScorer(*shared)
         async with (
             open_control(platform, settings, repository, metrics, stores) as control,
-            open_texts(platform, settings, repository, metrics, pending) as texts,
+            open_texts(platform, settings, repository, metrics, pending, control.rollouts) as texts,
         ):
             plane.on_missing = control.models.want
             control.models.publish_drift = plane.drift.publish
             fraud = FraudScorer(
-                *shared, review_amount=settings.degraded_review_amount, rollouts=control.rollouts
+                *shared, control.rollouts, review_amount=settings.degraded_review_amount
             )
+            pairs = PersonalizationScorer(*shared, control.rollouts)
             batch = BatchScorer(fraud, pairs, chunk_rows=settings.batch_chunk_rows)
             yield {
                 "control": control,
                 "scoring": Scoring(plane, fraud, pairs, batch, metrics),
-                "recommender": Recommender(*shared),
+                "recommender": Recommender(*shared, control.rollouts),
                 "texts": texts,
                 "v2": v2_state(platform, settings, repository, plane, texts),
             }

@@ -2,6 +2,7 @@
 
 UnavailableError 503
 |- ModelNotLoadedError      no version of the model is ready
+|- EnsembleUnavailableError too few members answered, and no fallback did
 |- OverloadedError          shed at the door: queue full, deadline out of reach, draining
 `- ExecutorLostError        the thread that ran the batch died; it is being replaced
 InternalError 500
@@ -23,6 +24,13 @@ class ModelNotLoadedError(UnavailableError):
 
     code: ClassVar[str] = "model_not_loaded"
     title: ClassVar[str] = "Model not loaded"
+
+
+class EnsembleUnavailableError(UnavailableError):
+    """Too few members of an ensemble answered, and it has no fallback that did."""
+
+    code: ClassVar[str] = "ensemble_unavailable"
+    title: ClassVar[str] = "Ensemble unavailable"
 
 
 class OverloadedError(UnavailableError):

@@ -170,6 +170,14 @@ class InferenceMetrics:
                 registry=registry,
             )
         )
+        self.ensemble_members = Labelled(
+            Counter(
+                "inference_ensemble_members_total",
+                "Answers of ensemble members by what became of them.",
+                ("model", "member", "status"),
+                registry=registry,
+            )
+        )
         self.score_drift = Labelled(
             Gauge(
                 "inference_score_drift_psi",

@@ -151,6 +151,24 @@ class ExplanationDetail(_Answer):
     groups: list[ExplainedGroup]
 
 
+class EnsemblePart(_Answer):
+    """One member of an ensemble in one answer."""
+
+    model: str
+    version: str
+    weight: float
+    status: Literal["ok", "timeout", "failed", "not_loaded"]
+
+
+class EnsembleAnswer(_Answer):
+    """Who took part in an answer, and what share of the voting weight agrees with it."""
+
+    method: Literal["soft", "hard"]
+    members: list[EnsemblePart]
+    agreement: float
+    fallback: bool
+
+
 class _Common(_Answer):
     features_used: int
     latency_ms: float
@@ -163,6 +181,7 @@ class _Common(_Answer):
     features_stale: list[str]
     degraded: bool
     degraded_reasons: list[str]
+    ensemble: EnsembleAnswer | None = None
 
 
 class FraudAnswer(_Common):

@@ -4,6 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from services.inference.schemas import EnsembleAnswer
+
 TEXTS_MAX = 1_000
 _TEXT_MAX = 1_000
 # What a named model takes per text; longer ones come in pieces.
@@ -99,6 +101,9 @@ class PredictAnswer(_Answer):
     truncated: bool
     prediction_id: str
     request_id: str
+    model_arm: Literal["stable", "candidate", "fallback"]
+    ensemble: EnsembleAnswer | None = None
+    degraded: bool = False
 
 
 class PredictBatchAnswer(_Answer):

@@ -12,6 +12,7 @@ from libs.common.logging import get_logger
 from libs.common.platform import Platform
 from services.inference.adapters.prediction_cache import PredictionCache
 from services.inference.adapters.repository import ModelRepository
+from services.inference.control.rollouts import RolloutControl
 from services.inference.dataplane import DataPlane
 from services.inference.domain.batching import Limits
 from services.inference.domain.lifecycle import VersionState
@@ -36,6 +37,7 @@ async def open_texts(
     repository: ModelRepository,
     metrics: InferenceMetrics,
     pending: Sequence[str],
+    rollouts: RolloutControl,
 ) -> AsyncIterator[Texts]:
     """Open what the text routes need, and load text models in the background.
 
@@ -45,6 +47,7 @@ async def open_texts(
         repository: with the tabular models loaded.
         metrics: of the service.
         pending: models still to load, in this order.
+        rollouts: who meets a candidate.
     """
     try:
         redis = platform.redis
@@ -83,7 +86,8 @@ async def open_texts(
     repository.on_leaving(plane.leaving)
     loading = asyncio.create_task(_load(platform, repository, metrics, pending))
     try:
-        yield Texts(repository, TextScorer(plane, platform.events, metrics), metrics)
+        scorer = TextScorer(plane, platform.events, metrics, repository, rollouts)
+        yield Texts(repository, scorer, metrics)
     finally:
         loading.cancel()
         with contextlib.suppress(asyncio.CancelledError):

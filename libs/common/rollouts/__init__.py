@@ -1,6 +1,6 @@
 """Rollouts: who meets the candidate, what is counted, and the one judge over the counts.
 
-Pure: no clock, no I/O, no driver. Inference and guardrails use it alike (CONTRACTS section 9).
+Pure: no clock, no I/O, no driver. Inference and guardrails use it alike.
 
     plan = Plan(Mode.CANARY, stages=(Stage(100), Stage(500), Stage(2_500)))
     arm = arm_of(bucket_of(salt, tenant, subject), plan.stages[0].weight_bp)
@@ -9,18 +9,22 @@ Pure: no clock, no I/O, no driver. Inference and guardrails use it alike (CONTRA
     decision = decide(plan, stage=0, counts=counts, elapsed_s=120.0)
 
 `assignment` gives arms, `plan` holds what an operator asks for, `evalues` turns counts into
-logarithms of e-values, `recorder` turns observations into counts, `judge` decides.
+logarithms of e-values, `recorder` turns observations into counts, `labels` says what a label that
+arrives later speaks for, `judge` decides.
 """
 
 from libs.common.rollouts.assignment import BUCKETS, Arm, arm_of, bucket_of, choose, subject_key
 from libs.common.rollouts.counts import Counts, Segment
 from libs.common.rollouts.evalues import Signal, evidence, segment_share
 from libs.common.rollouts.judge import Decision, Verdict, decide
+from libs.common.rollouts.labels import LABELS_KEPT, LABELS_STREAM, contradicts, label_ref
 from libs.common.rollouts.plan import Limits, Mode, Plan, PlanError, Stage
 from libs.common.rollouts.recorder import Recorder
 
 __all__ = [
     "BUCKETS",
+    "LABELS_KEPT",
+    "LABELS_STREAM",
     "Arm",
     "Counts",
     "Decision",
@@ -36,8 +40,10 @@ __all__ = [
     "arm_of",
     "bucket_of",
     "choose",
+    "contradicts",
     "decide",
     "evidence",
+    "label_ref",
     "segment_share",
     "subject_key",
 ]

@@ -36,7 +36,7 @@ _BAND_PRIOR = 3.0
 
 
 class Signal(StrEnum):
-    """What the judge looks at; each has the same share of the false-alarm budget."""
+    """What the judge looks at; `BUDGET` says what share of the false alarms each may cause."""
 
     ERRORS = "errors"
     LATENCY = "latency"
@@ -45,6 +45,15 @@ class Signal(StrEnum):
     QUALITY = "quality"
 
 
+# Shares of the false-alarm budget; they sum to 1, so all signals together keep within it. Failures
+# hurt callers at once and have the largest; a later or a softer signal can wait longer.
+BUDGET: dict[Signal, float] = {
+    Signal.ERRORS: 0.45,
+    Signal.LATENCY: 0.27,
+    Signal.SCORES: 0.12,
+    Signal.DISAGREEMENT: 0.08,
+    Signal.QUALITY: 0.08,
+}
 # An A/B test is stopped for harm only: differing scores and decisions are what it compares.
 _AB_SIGNALS = frozenset({Signal.ERRORS, Signal.LATENCY})
 
@@ -60,11 +69,16 @@ def segment_share(number: int) -> float:
 
 
 def evidence(plan: Plan, counts: Counts) -> dict[Signal, float]:
-    """Give ln E per signal: the largest over segments, each weighted by its share of the budget."""
+    """Give ln E per signal: the largest over segments, weighted by their shares of the budget.
+
+    Signals are weighted by `BUDGET` as well, in proportion to an even split, so that one threshold
+    holds for all of them.
+    """
     return {
         signal: max(
             (
-                segment_evidence(plan, segment, signal) + math.log(segment_share(segment.number))
+                segment_evidence(plan, segment, signal)
+                + math.log(segment_share(segment.number) * BUDGET[signal] * len(Signal))
                 for segment in counts.segments.values()
             ),
             default=0.0,
@@ -81,7 +95,8 @@ def segment_evidence(plan: Plan, segment: Segment, signal: Signal) -> float:
     if signal is Signal.DISAGREEMENT:
         return rate_over_bound(get("flip"), get("pair") - get("flip"), limits.max_flip_rate)
     if signal is Signal.QUALITY:
-        return rate_over_rate(get("wrong.c"), get("wrong.s"), weight if weight < 1 else 0.5)
+        # Where no stable answers run beside, both versions decided on the same requests.
+        return rate_over_rate(get("wrong.c"), get("wrong.s"), 0.5 if is_alone else weight)
     if signal is Signal.ERRORS:
         if not is_alone:
             return rate_over_rate(get("error.c"), get("error.s"), weight)

@@ -62,5 +62,5 @@ def decide(plan: Plan, *, stage: int, counts: Counts, elapsed_s: float) -> Decis
 
 
 def rollback_threshold(plan: Plan) -> float:
-    """Give ln(1/a): the budget split evenly over all five signals, used or not."""
+    """Give ln(1/a) of an even split; `evidence` is weighted by the signals' own shares."""
     return math.log(len(Signal) / plan.limits.false_alarm)

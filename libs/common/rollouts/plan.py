@@ -55,7 +55,7 @@ class Limits:
 
     Attributes:
         false_alarm: probability that a candidate that is no worse is ever taken back; it is split
-            evenly over the five signals.
+            over the five signals.
         max_error_rate: failures of the candidate alone, in shadow and at full weight, where no
             stable traffic runs beside it.
         max_slow_rate: share of answers slower than the frozen 95th percentile of stable, there.

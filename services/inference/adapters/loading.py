@@ -61,7 +61,9 @@ def load_model(directory: Path, manifest: Manifest, options: LoadOptions) -> Loa
             raise ManifestError(f"{manifest.name}: {error}") from None
     if manifest.task == "generic" and manifest.engine == "onnx":
         return _load_generic(directory, manifest)
-    raise ManifestError(f"models of task {manifest.task} on {manifest.engine} are not served yet")
+    raise ManifestError(
+        f"{manifest.name}: nothing here serves {manifest.task} on {manifest.engine}"
+    )
 
 
 def prove(model: LoadedModel) -> None:

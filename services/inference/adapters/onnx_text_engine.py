@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from services.inference.domain.entities import SHAPE_BITS
 from services.inference.domain.ports import DeviceMemoryError, Scores
 
 Inputs = dict[str, NDArray[np.int64]]
 _INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _OUTPUT = "logits"
+_ID_MASK = (1 << SHAPE_BITS) - 1
 
 
 class OnnxTextEngine:
@@ -25,12 +27,12 @@ class OnnxTextEngine:
     device = "cpu"
     pad_multiple = 1
 
-    def __init__(self, path: Path, labels: int, *, executors: int = 0) -> None:
+    def __init__(self, path: Path, width: int, *, executors: int = 0) -> None:
         """Load.
 
         Args:
             path: the verified file.
-            labels: how many logits a row must have.
+            width: how many logits a window, or a token of one, must have.
             executors: concurrent forwards; 0 takes what the cgroup grants.
 
         Raises:
@@ -54,9 +56,9 @@ class OnnxTextEngine:
         outputs = self._session.get_outputs()
         if [out.name for out in outputs] != [_OUTPUT] or outputs[0].type != "tensor(float)":
             raise ValueError("a text model gives one float32 tensor named logits")
-        width = outputs[0].shape[-1]
-        if isinstance(width, int) and width != labels:
-            raise ValueError(f"the graph gives {width} logits, the manifest names {labels} labels")
+        found = outputs[0].shape[-1]
+        if isinstance(found, int) and found != width:
+            raise ValueError(f"the graph gives {found} logits, the manifest's labels need {width}")
         self._has_types = "token_type_ids" in names
         self._bytes = path.stat().st_size
 
@@ -66,12 +68,15 @@ class OnnxTextEngine:
         return self._bytes
 
     def collate(self, windows: Sequence[NDArray[np.int64]], length: int) -> Inputs:
-        """Pad with zeros, which the mask hides."""
+        """Pad with zeros, which the mask hides; shapes of words become token types."""
         ids, mask = pad(windows, length)
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if self._has_types:
-            batch["token_type_ids"] = np.zeros_like(ids)
-        return batch
+        if not self._has_types:
+            return {"input_ids": ids, "attention_mask": mask}
+        return {
+            "input_ids": ids & _ID_MASK,
+            "attention_mask": mask,
+            "token_type_ids": ids >> SHAPE_BITS,
+        }
 
     def forward(self, batch: Inputs) -> NDArray[np.float32]:
         """Run the graph."""

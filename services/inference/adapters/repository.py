@@ -19,6 +19,7 @@ from pathlib import Path
 from libs.common.logging import get_logger
 from libs.common.manifest import Manifest, ManifestError, load_manifest, verify_file
 from libs.common.manifest_signing import verify_manifest
+from services.inference.adapters.ensembles import load_ensemble
 from services.inference.adapters.loading import LoadOptions, load_model, prove
 from services.inference.domain.lifecycle import Resident, VersionState, VersionStatus, victims
 from services.inference.domain.model import LoadedModel
@@ -65,6 +66,7 @@ class ModelRepository:
         self._locks: dict[str, threading.RLock] = {}
         self._drain_lock = threading.Lock()
         self._leaving: list[Callable[[LoadedModel], None]] = []
+        self._for_ensembles: set[Key] = set()
         self.held: Container[Key] = frozenset()
         self.wanted: Mapping[str, int] = {}
 
@@ -141,6 +143,14 @@ class ModelRepository:
         """Whether the model is never evicted."""
         return name in self._policy.pinned
 
+    def is_held(self, key: Key) -> bool:
+        """Whether a rollout or a loaded ensemble needs this version in memory."""
+        return key in self.held or any(
+            key in model.manifest.ensemble.needed
+            for model in list(self._loaded.values())
+            if model.manifest.ensemble is not None
+        )
+
     def on_leaving(self, hook: Callable[[LoadedModel], None]) -> None:
         """Have `hook` called, in the loader's thread, when a version begins to drain."""
         self._leaving.append(hook)
@@ -148,12 +158,15 @@ class ModelRepository:
     def load_all(self, *, except_tasks: Container[str] = ()) -> list[str]:
         """Find all versions and load of each model the wanted one, else the newest that passes.
 
+        Ensembles come after single models, so that each member is loaded by its own model first.
+
         Returns:
             Models left for later, because the task of their newest version is in `except_tasks`.
         """
         later = []
-        for name, versions in self.scan().items():
-            if self._task_of(name, max(versions)) in except_tasks:
+        found = self.scan()
+        for name in sorted(found, key=self._is_ensemble):
+            if self._task_of(name, max(found[name])) in except_tasks:
                 later.append(name)
             else:
                 self.load_newest(name)
@@ -197,6 +210,7 @@ class ModelRepository:
             if self._serving.get(name) is model:
                 del self._serving[name]
             self._leave(model, reason)
+        self._release_members(model)
 
     def reprove(self, name: str, version: int) -> bool:
         """Run the golden cases of a loaded version again; a failure takes it out of service.
@@ -210,6 +224,10 @@ class ModelRepository:
         if model is None:
             return True
         status = self._status_of(name, version)
+        if model.manifest.ensemble is not None:
+            # Its members are proven one by one; the one that fails takes part no longer.
+            status.proven_at = time.monotonic()
+            return True
         try:
             prove(model)
         except Exception as error:  # whatever an engine raises: it cannot be trusted any more
@@ -269,7 +287,9 @@ class ModelRepository:
                 memory_bytes=model.memory_bytes,
                 used_at=self._used.get((name, version), 0.0),
                 is_serving=self._serving.get(name) is model,
-                is_held=self.is_pinned(name) or (name, version) in self.held,
+                is_held=self.is_pinned(name)
+                or model.manifest.ensemble is not None
+                or self.is_held((name, version)),
             )
             for (name, version), model in list(self._loaded.items())
         ]
@@ -315,8 +335,12 @@ class ModelRepository:
         for entry in manifest.files:
             verify_file(directory, entry)
             status.bytes_done += entry.bytes
-        hashes = "".join(entry.sha256 for entry in manifest.files)
-        status.digest = hashlib.sha256(hashes.encode()).hexdigest()[:16]
+        status.digest = _digest(manifest)
+        if manifest.ensemble is not None:
+            model: LoadedModel = load_ensemble(manifest, self._members(manifest))
+            status.engine = model.engine_name
+            status.move(VersionState.WARMING)
+            return model
         model = load_model(directory, manifest, self._options)
         status.engine = model.engine_name
         status.memory_bytes = model.memory_bytes
@@ -325,6 +349,44 @@ class ModelRepository:
         status.move(VersionState.WARMING)
         prove(model)
         return model
+
+    def _members(self, manifest: Manifest) -> dict[Key, LoadedModel]:
+        """Load what an ensemble needs; it stands by until it is asked for by its own name.
+
+        Raises:
+            ManifestError: a member is not there or does not pass its checks.
+        """
+        assert manifest.ensemble is not None
+        found: dict[Key, LoadedModel] = {}
+        for name, version in sorted(manifest.ensemble.needed):
+            where = f"{manifest.name}: the member {name}/{version}"
+            if name == manifest.name:
+                raise ManifestError(f"{where} is a version of the ensemble itself")
+            if version not in self._status.get(name, {}):
+                self.scan()
+            if version not in self._status.get(name, {}):
+                raise ManifestError(f"{where} does not exist in this replica's repository")
+            declared = self._manifest_of(name, version)
+            if declared is not None and declared.ensemble is not None:
+                raise ManifestError(f"{where} is an ensemble")
+            was_loaded = (name, version) in self._loaded
+            if not self.load(name, version, serve=False):
+                raise ManifestError(f"{where} cannot serve: {self.status(name, version).reason}")
+            found[name, version] = self._loaded[name, version]
+            if not was_loaded:
+                self._for_ensembles.add((name, version))
+        if any(key not in self._loaded for key in found):
+            raise ManifestError(f"{manifest.name}: the memory budget is too small for all members")
+        return found
+
+    def _release_members(self, model: LoadedModel) -> None:
+        """Unload what was loaded for an ensemble alone, once nothing needs it."""
+        if model.manifest.ensemble is None:
+            return
+        for key in sorted(model.manifest.ensemble.needed & self._for_ensembles):
+            if not self.is_held(key) and self.serving_version(key[0]) != key[1]:
+                self._for_ensembles.discard(key)
+                self.unload(*key, reason="its ensemble was unloaded")
 
     def _make_room(self, name: str, version: int, needed_bytes: int) -> None:
         """Evict until the new version fits, judged by its files before they are read.
@@ -352,9 +414,10 @@ class ModelRepository:
         if old is None or old is model:
             return
         key = (old.name, old.manifest.version)
-        if key not in self.held:
+        if not self.is_held(key):
             self._loaded.pop(key, None)
             self._leave(old, f"replaced by version {model.version}")
+            self._release_members(old)
 
     def _take_over(self, name: str, failed: int) -> None:
         """Find another version to serve after one failed in service."""
@@ -376,10 +439,19 @@ class ModelRepository:
             hook(model)
 
     def _task_of(self, name: str, version: int) -> str | None:
+        manifest = self._manifest_of(name, version)
+        return manifest.task if manifest else None
+
+    def _is_ensemble(self, name: str) -> bool:
+        manifest = self._manifest_of(name, max(self._status[name]))
+        return manifest is not None and manifest.ensemble is not None
+
+    def _manifest_of(self, name: str, version: int) -> Manifest | None:
+        """Read a manifest; None when it cannot be read, which loading says in its own words."""
         try:
-            return load_manifest(self._directory(name, version), verify=False).task
+            return load_manifest(self._directory(name, version), verify=False)
         except ManifestError:
-            return None  # loading says why
+            return None
 
     def _directory(self, name: str, version: int) -> Path:
         places = [root / name / str(version) for root in self._roots.values()]
@@ -390,6 +462,14 @@ class ModelRepository:
 
     def _status_of(self, name: str, version: int) -> VersionStatus:
         return self._status.setdefault(name, {}).setdefault(version, VersionStatus(version))
+
+
+def _digest(manifest: Manifest) -> str:
+    """Give 16 hex digits over all that the version is: its files, or its ensemble."""
+    text = "".join(entry.sha256 for entry in manifest.files)
+    if manifest.ensemble is not None:
+        text = manifest.ensemble.model_dump_json()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _trim() -> None:

@@ -1,20 +1,26 @@
 """Sums of rollouts and the notice of changes in Redis, under `models:`; all of it may be lost.
 
-`models:rollout:{<id>}` is a hash of counts, `models:epoch` a number that grows with each change,
-`models:labels` a bounded list of labels that features received.
+`models:rollout:{<id>}` is a hash of counts, `models:answers:{<id>}` one of answers that a label may
+speak about, `models:epoch` a number that grows with each change. Labels are read from the stream
+that features writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
 
 import orjson
 
 from libs.common.redis import UNAVAILABLE, Redis
 from libs.common.redis_keys import tag
+from libs.common.rollouts import LABELS_STREAM
+from services.inference.domain.control import Remembered
 
 EPOCH_KEY = "models:epoch"
-LABELS_KEY = "models:labels"
 _KEPT_S = 7 * 86_400
 _LABELS_TAKEN = 500
+# Answers remembered per rollout, about 150 bytes each.
+_ANSWERS_MAX = 200_000
 
 
 class RedisRolloutSums:
@@ -62,13 +68,55 @@ class RedisRolloutSums:
             return None
         return int(value) if value else 0
 
-    async def labels(self) -> Sequence[dict[str, object]]:
-        """Take labels that arrived."""
+    async def remember(self, rollout_id: str, answers: Mapping[str, Remembered]) -> None:
+        """Keep answers; beyond the bound new ones are not, of either arm alike."""
+        if not answers:
+            return
+        key = _answers_key(rollout_id)
         try:
-            taken = await self._redis.lpop(LABELS_KEY, _LABELS_TAKEN)
+            if await self._redis.hlen(key) >= _ANSWERS_MAX:
+                return
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for ref, answer in answers.items():
+                    pipe.hset(key, ref, orjson.dumps(astuple(answer)))
+                pipe.expire(key, _KEPT_S)
+                await pipe.execute()
+        except UNAVAILABLE:
+            return
+
+    async def labels(self, since: str) -> tuple[list[tuple[str, str]], str]:
+        """Give labels that came after a place, and the new place."""
+        try:
+            found: Any = await self._redis.xrange(LABELS_STREAM, f"({since}", "+", _LABELS_TAKEN)
+        except UNAVAILABLE:
+            return [], since
+        labels = [(entry[b"ref"].decode(), entry[b"label"].decode()) for _, entry in found]
+        return labels, found[-1][0].decode() if found else since
+
+    async def recall(
+        self, rollout_id: str, labels: Sequence[tuple[str, str]]
+    ) -> list[tuple[Remembered, str]]:
+        """Take out the answers that labels name."""
+        if not labels:
+            return []
+        key = _answers_key(rollout_id)
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for ref, _ in labels:
+                    pipe.hget(key, ref)
+                    pipe.hdel(key, ref)
+                found = (await pipe.execute())[::2]
         except UNAVAILABLE:
             return []
-        return [orjson.loads(item) for item in taken or [] if isinstance(item, bytes)]
+        return [
+            (Remembered(*orjson.loads(value)), label)
+            for value, (_, label) in zip(found, labels, strict=True)
+            if value is not None
+        ]
+
+
+def _answers_key(rollout_id: str) -> str:
+    return f"models:answers:{tag(rollout_id)}"
 
 
 def _key(rollout_id: str) -> str:

@@ -11,6 +11,7 @@ from services.inference.adapters.reference_engine import ReferenceTextEngine, Wo
 from services.inference.adapters.tokenization import FileTextEncoder
 from services.inference.domain.cost import CostModel, Sample
 from services.inference.domain.ports import TextEngine
+from services.inference.domain.span_head import SpanHead
 from services.inference.domain.text import (
     TextEncoder,
     TextHead,
@@ -19,7 +20,8 @@ from services.inference.domain.text import (
     Truncation,
 )
 
-TEXT_TASKS = frozenset({"sentiment", "guard", "text-classification"})
+ENTITIES = "entities"
+TEXT_TASKS = frozenset({"sentiment", "guard", "text-classification", ENTITIES})
 TOKENIZER_FILE = "tokenizer.json"
 # Timed at warm-up, best of two calls each; together 4,960 tokens, 0.3 s for the sentiment model.
 _WARM_ITEMS = (1, 2, 4, 8, 16)
@@ -39,18 +41,21 @@ def load_text(directory: Path, manifest: Manifest, *, executors: int = 0) -> Tex
     """
     try:
         truncation = Truncation.from_manifest(manifest.truncation)
-        head = TextHead.from_manifest(manifest)
-        engine, encoder = _parts(directory, manifest, truncation, executors)
+        is_tagger = manifest.task == ENTITIES
+        head = (SpanHead if is_tagger else TextHead).from_manifest(manifest)
+        engine, encoder = _parts(directory, manifest, truncation, head, executors)
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{manifest.name}: {error}") from None
     return TextModel(manifest, engine, manifest.engine, encoder, head, CostModel(0.001, 1e-5))
 
 
 def _parts(
-    directory: Path, manifest: Manifest, truncation: Truncation, executors: int
+    directory: Path, manifest: Manifest, truncation: Truncation, head: TextHead, executors: int
 ) -> tuple[TextEngine, TextEncoder]:
-    labels = len(manifest.labels)
+    if manifest.task == ENTITIES and manifest.engine != "onnx":
+        raise ManifestError(f"{manifest.name}: only the onnx engine runs entity models")
     if manifest.engine == "reference":
+        labels = len(manifest.labels)
         return ReferenceTextEngine(labels, executors=executors or 1), WordEncoder(truncation)
     if manifest.engine == "torch":
         from services.inference.adapters.torch_engine import TorchTextEngine
@@ -62,7 +67,7 @@ def _parts(
     graph = next((entry.path for entry in manifest.files if entry.path.endswith(".onnx")), None)
     if graph is None:
         raise ManifestError(f"{manifest.name}: the manifest names no .onnx file")
-    engine = OnnxTextEngine(directory / graph, labels, executors=executors)
+    engine = OnnxTextEngine(directory / graph, head.outputs, executors=executors)
     return engine, _encoder(directory, manifest, truncation)
 
 
@@ -70,7 +75,8 @@ def _encoder(directory: Path, manifest: Manifest, truncation: Truncation) -> Tex
     if TOKENIZER_FILE not in {entry.path for entry in manifest.files}:
         raise ManifestError(f"{manifest.name}: the manifest does not name {TOKENIZER_FILE}")
     try:
-        return FileTextEncoder(directory / TOKENIZER_FILE, truncation)
+        path = directory / TOKENIZER_FILE
+        return FileTextEncoder(path, truncation, with_marks=manifest.task == ENTITIES)
     except Exception:  # the library raises plain Exception for a broken file
         raise ManifestError(f"{manifest.name}: {TOKENIZER_FILE} cannot be read") from None
 

@@ -11,13 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from services.inference.domain.entities import Marks, packed, shapes_of
 from services.inference.domain.text import WINDOWS_MAX, Encoding, TextTooLongError, Truncation
 
 
 class FileTextEncoder:
     """Encodes with a `tokenizer.json`, cutting or windowing as the manifest says."""
 
-    def __init__(self, path: Path, truncation: Truncation) -> None:
+    def __init__(self, path: Path, truncation: Truncation, *, with_marks: bool = False) -> None:
+        """Read the file.
+
+        Args:
+            path: the verified `tokenizer.json`.
+            truncation: of the manifest.
+            with_marks: also say where tokens stand and how their words are written.
+        """
+        self._with_marks = with_marks
         self._document = path.read_text(encoding="utf-8")
         self._truncation = truncation
         self._local = threading.local()
@@ -40,16 +49,15 @@ class FileTextEncoder:
     def encode(self, texts: Sequence[str]) -> list[Encoding | TextTooLongError]:
         """Tokenize; special tokens stand around every window."""
         tokenizer = self._mine()
-        return [self._one(tokenizer.encode(text)) for text in texts]
+        return [self._one(text, tokenizer.encode(text)) for text in texts]
 
-    def _one(self, encoded: Any) -> Encoding | TextTooLongError:
+    def _one(self, text: str, encoded: Any) -> Encoding | TextTooLongError:
         rest = encoded.overflowing
-        first = np.asarray(encoded.ids, dtype=np.int64)
         if not rest:
-            return Encoding((first,))
+            return self._encoding(text, [encoded])
         policy = self._truncation.policy
         if policy == "truncate":
-            return Encoding((first,), is_truncated=True)
+            return self._encoding(text, [encoded], is_truncated=True)
         if policy == "refuse":
             return TextTooLongError(
                 f"the text has more than {self._truncation.max_tokens} tokens, "
@@ -59,4 +67,21 @@ class FileTextEncoder:
             return TextTooLongError(
                 f"the text needs {len(rest) + 1} windows; at most {WINDOWS_MAX} are read"
             )
-        return Encoding((first, *(np.asarray(part.ids, dtype=np.int64) for part in rest)))
+        return self._encoding(text, [encoded, *rest])
+
+    def _encoding(self, text: str, parts: Sequence[Any], *, is_truncated: bool = False) -> Encoding:
+        windows = [np.asarray(part.ids, dtype=np.int64) for part in parts]
+        if not self._with_marks:
+            return Encoding(tuple(windows), is_truncated)
+        marks = [_marks(part) for part in parts]
+        shaped = (
+            packed(window, shapes_of(text, mark))
+            for window, mark in zip(windows, marks, strict=True)
+        )
+        return Encoding(tuple(shaped), is_truncated, tuple(marks))
+
+
+def _marks(part: Any) -> Marks:
+    words = [-1 if word is None else word for word in part.word_ids]
+    offsets = np.asarray(part.offsets, dtype=np.int64).reshape(-1, 2)
+    return Marks(offsets, np.asarray(words, dtype=np.int64))

@@ -97,7 +97,7 @@ class ModelControl:
         record = await self._read(name, expected)
         if version in {self.repository.serving_version(name), record.stable}:
             raise ConflictError("This version serves.", hint="Promote another one first.")
-        if (name, version) in self.repository.held:
+        if self.repository.is_held((name, version)):
             raise ConflictError("A rollout or an ensemble needs this version.")
         standby = tuple(kept for kept in record.standby if kept != version)
         record = await self._write(replace(record, standby=standby))
@@ -267,7 +267,7 @@ class ModelControl:
                 await asyncio.to_thread(partial(self.repository.load, serve=False), name, version)
         for version in self.repository.loaded_versions(name):
             is_wanted = version in {self.repository.serving_version(name), *record.standby}
-            if not is_wanted and (name, version) not in self.repository.held:
+            if not is_wanted and not self.repository.is_held((name, version)):
                 await asyncio.to_thread(self.repository.unload, name, version)
 
     async def _serve(self, name: str, version: int) -> None:

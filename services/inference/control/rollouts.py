@@ -8,7 +8,7 @@ the local weight first and is written with compare-and-set afterwards.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from libs.common.rollouts import (
     Recorder,
     Verdict,
     arm_of,
+    contradicts,
     decide,
     subject_key,
 )
@@ -39,6 +40,7 @@ from services.inference.domain.control import (
     ROLLED_BACK,
     RUNNING,
     ControlStore,
+    Remembered,
     RolloutRecord,
     RolloutSums,
 )
@@ -50,6 +52,8 @@ log = get_logger()
 # Work after the answer (shadow scores, paired checks) that may wait; beyond it is dropped.
 AFTER_MAX = 1_000
 _SAVE_EVERY_S = 10.0
+# How often labels are asked for, and how many answers may wait to be remembered.
+_LABELS_EVERY_S, _ANSWERS_MAX = 1.0, 10_000
 After = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -62,6 +66,8 @@ class Live:
         verdict: the decision that this replica made by itself; from then on stable answers, and
             nothing is counted, since the arms no longer fall by weight.
         total: all replicas' counts as last read.
+        answers: answers to remember, by the hash of the id that a label would name.
+        labels_read: where reading labels goes on; they count from the rollout's start.
     """
 
     record: RolloutRecord
@@ -72,6 +78,14 @@ class Live:
     decision: Decision | None = None
     verdict: Decision | None = None
     saved_at: float = field(default_factory=time.monotonic)
+    answers: dict[str, Remembered] = field(default_factory=dict)
+    labels_read: str = ""
+    labels_at: float = 0.0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no stable answers run beside, so that decisions are compared in pairs."""
+        return self.plan.mode is Mode.SHADOW or self.weight_bp >= BUCKETS
 
     @property
     def plan(self) -> Plan:
@@ -92,6 +106,35 @@ class Live:
         if not self.is_ready or self.plan.mode is Mode.SHADOW:
             return Arm.STABLE, key
         return arm_of(key % BUCKETS, self.weight_bp), key
+
+    def remember(
+        self, refs: Sequence[str], arm: Arm, key: int, says: str, stable_says: str | None
+    ) -> None:
+        """Keep an answer until its label comes.
+
+        Args:
+            refs: hashes of the ids under which a label may name it.
+            arm: who answered, or would have.
+            key: of the data subject.
+            says: what a label is compared with.
+            stable_says: where both versions decided, what stable said.
+        """
+        if len(self.answers) < _ANSWERS_MAX:
+            for ref in refs:
+                self.answers[ref] = Remembered(arm.value, key, says, stable_says)
+
+    def learn(self, answer: Remembered, label: str) -> None:
+        """Count a label that arrived; of a pair only what tells the two versions apart."""
+        wrong = contradicts(answer.says, label)
+        if wrong is None:
+            return
+        if answer.stable_says is None:
+            self.recorder.label(Arm(answer.arm), answer.key, wrong=wrong)
+            return
+        stable_wrong = bool(contradicts(answer.stable_says, label))
+        is_apart = wrong != stable_wrong
+        self.recorder.label(Arm.CANDIDATE, answer.key, wrong=wrong and is_apart)
+        self.recorder.label(Arm.STABLE, answer.key, wrong=stable_wrong and is_apart)
 
     def is_shadowed(self, key: int) -> bool:
         """Whether the candidate scores a copy of this subject's request."""
@@ -213,6 +256,7 @@ class RolloutControl:
                 "The model has a rollout already.", hint="End it before starting another."
             )
         await self._models.prepare(model, candidate)
+        self._check_comparable(model, now_stable, candidate)
         now = datetime.now(UTC)
         wish = RolloutRecord(
             uuid7(), model, now_stable, candidate, plan, RUNNING, 0, now, 1, actor(), now
@@ -221,6 +265,17 @@ class RolloutControl:
         await self._enter(record)
         await self._announce(record, "start")
         return record
+
+    def _check_comparable(self, model: str, stable: int, candidate: int) -> None:
+        """Refuse a candidate whose answers mean something else than stable's."""
+        repository = self._models.repository
+        one, other = repository.manifest(model, stable), repository.manifest(model, candidate)
+        assert one is not None, "the serving version is loaded"
+        assert other is not None, "the candidate is loaded"
+        if one.task != other.task:
+            raise ConflictError(f"The candidate's task is {other.task}, not {one.task}.")
+        if set(one.labels) != set(other.labels):
+            raise ConflictError("The candidate's labels are not those of the serving version.")
 
     async def act(
         self, model: str, rollout_id: str, what: str, expected: int | None
@@ -266,6 +321,7 @@ class RolloutControl:
     async def tick(self) -> None:
         """Add up, judge and act; each replica does so, and compare-and-set lets one win."""
         for live in list(self._live.values()):
+            await self._take_labels(live)
             await self._add_up(live)
             stage = live.record.stage
             live.recorder.enter(stage, live.total.current(stage))
@@ -396,6 +452,20 @@ class RolloutControl:
                 await self._store.save_counts(live.id, live.total.wire())
             except UnavailableError:
                 return
+
+    async def _take_labels(self, live: Live) -> None:
+        """Put our answers where every replica finds them, and count labels that came for any."""
+        if self._sums is None or live.verdict is not None:
+            return
+        waiting, live.answers = live.answers, {}
+        await self._sums.remember(live.id, waiting)
+        if time.monotonic() - live.labels_at < _LABELS_EVERY_S:
+            return
+        live.labels_at = time.monotonic()
+        since = live.labels_read or str(int(live.record.created_at.timestamp() * 1e3))
+        arrived, live.labels_read = await self._sums.labels(since)
+        for answer, label in await self._sums.recall(live.id, arrived):
+            live.learn(answer, label)
 
     def _judge(self, live: Live, counts: Counts) -> Decision:
         elapsed = (datetime.now(UTC) - live.record.stage_since).total_seconds()

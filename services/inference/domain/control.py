@@ -1,6 +1,6 @@
 """What operators asked for: records of models and rollouts, and the port of their store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -66,6 +66,23 @@ class RolloutRecord:
         return self.state in {RUNNING, PAUSED}
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """An answer that a label may speak about.
+
+    Attributes:
+        arm: who answered, or in shadow would have.
+        key: hash of the data subject, for counting it once.
+        says: what the label is compared with.
+        stable_says: where both versions decided on the same request, what stable said.
+    """
+
+    arm: str
+    key: int
+    says: str
+    stable_says: str | None = None
+
+
 class ControlStore(Protocol):
     """Where the records lie, shared by all replicas.
 
@@ -127,6 +144,19 @@ class RolloutSums(Protocol):
         """Give a number that changes with each notice."""
         ...
 
-    async def labels(self) -> Sequence[dict[str, object]]:
-        """Take labels that arrived, at most a few hundred."""
+    async def remember(self, rollout_id: str, answers: Mapping[str, Remembered]) -> None:
+        """Keep answers, by hash of their id, until a label comes or their rollout is over."""
+        ...
+
+    async def labels(self, since: str) -> tuple[list[tuple[str, str]], str]:
+        """Give labels (hash of what they name, label) that came after a place, and the new place.
+
+        `since` is a place given before, or milliseconds of Unix time.
+        """
+        ...
+
+    async def recall(
+        self, rollout_id: str, labels: Sequence[tuple[str, str]]
+    ) -> list[tuple[Remembered, str]]:
+        """Take out the answers that labels name; one replica gets each, with its label."""
         ...

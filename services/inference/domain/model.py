@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from libs.common.features.contract import FeatureService
-from libs.common.manifest import Manifest
+from libs.common.manifest import EnsembleSpec, Manifest
 from services.inference.domain.calibration import Calibration
 from services.inference.domain.explain import TreeExplainer
 from services.inference.domain.ports import TabularEngine
@@ -58,6 +58,8 @@ class TabularModel:
         importance: share of the total gain by feature; empty without native trees.
         bands: risk bands, of fraud models only.
         grouping: explanation groups of the service's features.
+        ensemble: how its members answer together; None for a single model.
+        explained_by: the member whose trees explain an ensemble, as `name/version`.
     """
 
     manifest: Manifest
@@ -69,6 +71,8 @@ class TabularModel:
     importance: dict[str, float]
     bands: RiskBands | None
     grouping: Grouping
+    ensemble: EnsembleSpec | None = None
+    explained_by: str = ""
 
     @property
     def name(self) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import orjson
 
+from services.inference.domain.entities import Span
 from services.inference.domain.text import TextAnswer, TextModel
 
 # Written into each value; a change of the layout makes old values unreadable.
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 def prediction_key(
@@ -66,6 +67,7 @@ def encode_answer(answer: TextAnswer, epoch: int) -> bytes:
             "windows": answer.windows,
             "tokens": answer.tokens,
             "truncated": answer.is_truncated,
+            "spans": [[one.start, one.end, one.label, one.score] for one in answer.spans],
         }
     )
 
@@ -85,6 +87,7 @@ def decode_answer(value: bytes | None, epoch: int, labels: int) -> TextAnswer | 
             windows=int(found["windows"]),
             tokens=int(found["tokens"]),
             is_truncated=bool(found["truncated"]),
+            spans=tuple(Span(*one) for one in found["spans"]),
             cached=True,
         )
     except (ValueError, KeyError, TypeError):

@@ -6,14 +6,18 @@ calibrated probabilities are max-pooled per label, so that a short attack in a l
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from libs.common.manifest import Manifest
 from services.inference.domain.cost import CostModel
+from services.inference.domain.entities import Marks, Span
 from services.inference.domain.ports import TextEngine
+
+if TYPE_CHECKING:
+    from services.inference.domain.ensemble import EnsembleFacts
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -64,10 +68,12 @@ class Encoding:
     Attributes:
         windows: token ids, each of shape (length,), at least one.
         is_truncated: the model does not see the end of the text.
+        marks: where the tokens of each window stand, for models that answer by token.
     """
 
     windows: tuple[IntArray, ...]
     is_truncated: bool = False
+    marks: tuple[Marks, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -81,6 +87,16 @@ class TextEncoder(Protocol):
     def encode(self, texts: Sequence[str]) -> list[Encoding | TextTooLongError]:
         """Tokenize; a text that the model refuses gives its error in its place."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a head reads from the logits of one text; `scores` has shape (labels,)."""
+
+    label: str
+    confidence: float
+    scores: FloatArray
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,17 @@ class TextHead:
             raise ValueError("the calibration holds a number that is none")
         return cls(labels, manifest.activation, scale, bias, manifest.thresholds)
 
+    @property
+    def outputs(self) -> int:
+        """Logits per window."""
+        return len(self.labels)
+
+    def read(self, text: str, encoding: Encoding, logits: Sequence[FloatArray]) -> Reading:
+        """Read the answer from the logits of a text's windows: pool and decide."""
+        scores = self.pool(self.probabilities(np.stack(logits)))
+        label, confidence = self.decide(scores)
+        return Reading(label, confidence, scores)
+
     def probabilities(self, logits: FloatArray) -> FloatArray:
         """Give calibrated probabilities, one row per window, shape (windows, labels)."""
         scaled = logits * self.scale + self.bias
@@ -141,16 +168,20 @@ class TextHead:
         Independent labels: the highest that reaches its threshold (0.5 without one), else
         `NO_LABEL`, whose confidence is one minus the highest score.
         """
-        best = int(scores.argmax())
         if self.activation == "softmax":
+            best = int(scores.argmax())
             return self.labels[best], float(scores[best])
+        return self.highest(scores)
+
+    def highest(self, scores: FloatArray) -> tuple[str, float]:
+        """Name the highest label that reaches its threshold, or none."""
         reached = [
             index
             for index, label in enumerate(self.labels)
             if scores[index] >= self.thresholds.get(label, 0.5)
         ]
         if not reached:
-            return NO_LABEL, float(1.0 - scores[best])
+            return NO_LABEL, float(1.0 - scores.max())
         chosen = max(reached, key=lambda index: float(scores[index]))
         return self.labels[chosen], float(scores[chosen])
 
@@ -186,10 +217,12 @@ class TextAnswer:
 
     Attributes:
         scores: calibrated probabilities, shape (labels,).
+        spans: names in the text, from models that find them.
         tokens: real tokens over all windows.
         queue_s / model_s / tokenize_s: longest wait and forward of its windows, tokenizing time.
         batch_items: windows in the batch that answered last.
         depth: windows that waited when it was admitted.
+        ensemble: who took part, where several models answered together.
     """
 
     label: str
@@ -204,6 +237,8 @@ class TextAnswer:
     batch_items: int = 0
     depth: int = 0
     cached: bool = False
+    ensemble: "EnsembleFacts | None" = None
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)

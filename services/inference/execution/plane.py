@@ -13,6 +13,7 @@ from libs.common.context import current
 from libs.common.errors import DeadlineExceededError, InvalidInputError
 from services.inference.adapters.prediction_cache import PredictionCache
 from services.inference.domain.batching import DEFAULT, SHADOW
+from services.inference.domain.ensemble import AnyTextModel, TextEnsemble
 from services.inference.domain.model import LoadedModel
 from services.inference.domain.prediction_cache import (
     HotTexts,
@@ -21,6 +22,8 @@ from services.inference.domain.prediction_cache import (
     prediction_key,
 )
 from services.inference.domain.text import TextAnswer, TextModel
+from services.inference.errors import ModelNotLoadedError
+from services.inference.execution.ensemble import EnsembleCall
 from services.inference.execution.runner import Outcome, TextRunner
 from services.inference.execution.scheduler import SchedulerOptions
 from services.inference.metrics import InferenceMetrics
@@ -43,6 +46,10 @@ class Models(Protocol):
 
     def serving(self, name: str) -> LoadedModel:
         """Give the version that serves; raises ModelNotLoadedError."""
+        ...
+
+    def loaded(self, name: str, version: int) -> LoadedModel:
+        """Give one loaded version; raises ModelNotLoadedError."""
         ...
 
 
@@ -73,7 +80,7 @@ class TextPlane:
         self._flights: dict[str, asyncio.Future[Outcome | None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._hot: dict[str, HotTexts] = {}
-        self._last_version: dict[str, str] = {}
+        self._seen_versions: dict[str, set[str]] = {}
         self.results: Counter[str] = Counter()
 
     def runner(self, model: TextModel) -> TextRunner:
@@ -92,7 +99,7 @@ class TextPlane:
 
     async def predict(
         self,
-        model: TextModel,
+        model: AnyTextModel,
         texts: Sequence[str],
         *,
         priority: int = DEFAULT,
@@ -102,7 +109,8 @@ class TextPlane:
         """Answer texts in order, from the cache where it can.
 
         Args:
-            model: the resolved version; every text of the call is answered by it.
+            model: the resolved version; every text of the call is answered by it, or by the members
+                of an ensemble.
             texts: 1 to what the front end allows.
             priority: 1 urgent to 4 shadow.
             partial: a text that fails gives its error in its place instead of raising.
@@ -117,12 +125,16 @@ class TextPlane:
         deadline_s = current().deadline or time.monotonic() + _DEADLINE_S
         if time.monotonic() >= deadline_s:
             raise DeadlineExceededError("The deadline passed before the model was asked.")
-        self._notice_swap(model)
-        call = _Call(self, model, texts, deadline_s, priority, partial)
+        use_cache = use_cache and self.cache.is_on
         statistics = self._metrics.statistics.of(model.name, model.version)
         started = time.perf_counter()
         try:
-            outcomes = await call.run(use_cache=use_cache and self.cache.is_on)
+            if isinstance(model, TextEnsemble):
+                outcomes = await self._ensemble(model, texts, priority, partial, use_cache)
+            else:
+                self._notice_swap(model)
+                call = _Call(self, model, texts, deadline_s, priority, partial)
+                outcomes = await call.run(use_cache=use_cache)
         except BaseException:
             statistics.request(items=0, seconds=time.perf_counter() - started, ok=False)
             raise
@@ -132,10 +144,34 @@ class TextPlane:
             seconds=time.perf_counter() - started,
             ok=bool(good),
             cached=sum(one.cached for one in good),
-            looked_up=len(good) if use_cache and self.cache.is_on else 0,
+            looked_up=len(good) if use_cache else 0,
             queue_s=max((one.queue_s for one in good), default=0.0),
         )
         return outcomes
+
+    async def _ensemble(
+        self,
+        ensemble: TextEnsemble,
+        texts: Sequence[str],
+        priority: int,
+        partial: bool,
+        use_cache: bool,
+    ) -> list[Outcome]:
+        """Let the members answer as they answer single calls, and combine."""
+
+        async def ask(model: TextModel, asked: Sequence[str]) -> list[Outcome]:
+            return await self.predict(
+                model, asked, priority=priority, partial=True, use_cache=use_cache
+            )
+
+        call = EnsembleCall(ensemble, self._text_version, ask, self._metrics)
+        return await call.run(texts, partial=partial)
+
+    def _text_version(self, name: str, version: int) -> TextModel:
+        model = self._models.loaded(name, version)
+        if not isinstance(model, TextModel):
+            raise ModelNotLoadedError(f"The model {name} takes no texts.")
+        return model
 
     def leaving(self, model: object) -> None:
         """Close what runs a version that the repository takes out of service; on any thread."""
@@ -182,11 +218,14 @@ class TextPlane:
         task.add_done_callback(self._background.discard)
 
     def _notice_swap(self, model: TextModel) -> None:
-        """After a swap, answer the hot texts with the new version before they are asked for."""
-        last = self._last_version.get(model.name)
-        if last != model.version:
-            self._last_version[model.name] = model.version
-            if last is not None and self.cache.is_on:
+        """Answer the hot texts with a new version before they are asked for; once per version,
+        since a rollout lets two versions answer in turn.
+        """
+        known = self._seen_versions.setdefault(model.name, set())
+        if model.version not in known:
+            is_first = not known
+            known.add(model.version)
+            if not is_first and self.cache.is_on:
                 self.later(self._rewarm(model))
 
     async def _rewarm(self, model: TextModel) -> None:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor as Pool
 
-import numpy as np
-
 from libs.common.errors import DeadlineExceededError, InvalidInputError, ServiceError
 from services.inference.domain.text import Encoding, TextAnswer, TextModel, TextTooLongError
 from services.inference.execution.scheduler import Scheduler, SchedulerOptions, WindowResult
@@ -90,8 +88,8 @@ class TextRunner:
                     self.scheduler.abandon(futures)
             raise
         outcomes = [
-            self._outcome(encoding, futures, tokenize_s, depth)
-            for encoding, futures in zip(encodings, admitted, strict=True)
+            self._outcome(text, encoding, futures, tokenize_s, depth)
+            for text, encoding, futures in zip(texts, encodings, admitted, strict=True)
         ]
         if not partial:
             for outcome in outcomes:
@@ -155,6 +153,7 @@ class TextRunner:
 
     def _outcome(
         self,
+        text: str,
         encoding: Encoding | TextTooLongError,
         futures: "list[asyncio.Future[WindowResult]] | ServiceError",
         tokenize_s: float,
@@ -172,13 +171,12 @@ class TextRunner:
                 assert isinstance(error, ServiceError), "the scheduler raises service errors only"
                 return error
             results.append(future.result())
-        head = self.model.head
-        scores = head.pool(head.probabilities(np.stack([item.logits for item in results])))
-        label, confidence = head.decide(scores)
+        reading = self.model.head.read(text, encoding, [item.logits for item in results])
         return TextAnswer(
-            label=label,
-            confidence=confidence,
-            scores=scores,
+            label=reading.label,
+            confidence=reading.confidence,
+            scores=reading.scores,
+            spans=reading.spans,
             windows=len(results),
             tokens=encoding.tokens,
             is_truncated=encoding.is_truncated,

@@ -16,8 +16,10 @@ from libs.common.context import current
 from libs.common.errors import InvalidInputError, ServiceError, UnavailableError
 from libs.common.ids import uuid7
 from libs.common.redis import UNAVAILABLE
+from services.inference.domain.ensemble import AnyTextModel
 from services.inference.domain.repository import Repository
-from services.inference.domain.text import TextAnswer, TextModel
+from services.inference.domain.span_head import SpanHead
+from services.inference.domain.text import TextAnswer
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
 from services.inference.metrics import InferenceMetrics
 from services.inference.routes.plain import Measured, PlainRoute, body_of, parse
@@ -35,6 +37,7 @@ from services.inference.scoring.text import (
     item_error,
     scores_of,
     sentiment_body,
+    spans_body,
     timing_of,
 )
 
@@ -42,6 +45,8 @@ router = APIRouter(route_class=PlainRoute, tags=["text"])
 named_router = APIRouter(route_class=PlainRoute, tags=["text"])
 
 SENTIMENT = "sentiment"
+# Whoever shares this key meets the same version of a rollout.
+EXPERIMENT_KEY, _EXPERIMENT_KEY_MAX = "x-experiment-key", 128
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 ResultT = TypeVar("ResultT")
@@ -55,7 +60,7 @@ class Texts:
     scorer: TextScorer
     metrics: InferenceMetrics
 
-    def resolve(self, name: str, version: str | None = None) -> TextModel:
+    def resolve(self, name: str, version: str | None = None) -> AnyTextModel:
         """Give the serving version of a text model, or another loaded one.
 
         Raises:
@@ -68,7 +73,7 @@ class Texts:
             model = self.repository.serving(name)
         else:
             model = self.repository.loaded(name, int(version))
-        if not isinstance(model, TextModel):
+        if not isinstance(model, AnyTextModel):
             raise UnknownModelError("This model does not take texts.", hint="Use /score or /v2.")
         return model
 
@@ -108,6 +113,12 @@ def _wants_fresh(request: Request) -> bool:
     return "no-cache" in request.headers.get("cache-control", "")
 
 
+def subject_of(request: Request) -> str | None:
+    """Give whom a rollout assigns, where the caller says so."""
+    key = request.headers.get(EXPERIMENT_KEY, "")
+    return key[:_EXPERIMENT_KEY_MAX] or None
+
+
 def _cache_word(answers: list[Answered], *, is_fresh: bool) -> str:
     if is_fresh:
         return "bypass"
@@ -131,11 +142,16 @@ async def predict(request: Request) -> Response:
         measured.version = model.version
         is_fresh = _wants_fresh(request)
         work = texts.scorer.score(
-            model, (item.text,), "/predict", partial=False, use_cache=not is_fresh
+            model,
+            (item.text,),
+            "/predict",
+            partial=False,
+            use_cache=not is_fresh,
+            subject=subject_of(request),
         )
         answers = await unless_gone(request, work)
+        measured.version = answers[0].model.version
         body = sentiment_body(
-            model,
             item.text,
             answers[0],
             include_metrics=item.include_metrics,
@@ -174,6 +190,7 @@ async def predict_batch(request: Request) -> Response:
                 partial=True,
                 batch_id=batch_id,
                 use_cache=not _wants_fresh(request),
+                subject=subject_of(request),
             )
             answers = await unless_gone(request, work)
         seconds = time.perf_counter() - started
@@ -185,7 +202,7 @@ async def predict_batch(request: Request) -> Response:
                 results[index] = item_error(index, answered.outcome, "/predict/batch")
                 continue
             body = sentiment_body(
-                model, str(text), answered, include_metrics=batch.include_metrics, seconds=seconds
+                str(text), answered, include_metrics=batch.include_metrics, seconds=seconds
             )
             timing = timing_of(answered.outcome)
             results[index] = {"index": index, "status": 200, **body, **timing}
@@ -225,14 +242,20 @@ async def predict_named(request: Request) -> Response:
             ours = time.monotonic() + parameters.timeout_ms / 1e3
             context.deadline = min(context.deadline or ours, ours)
         work = texts.scorer.score(
-            model, item.inputs, endpoint, partial=False, use_cache=not _wants_fresh(request)
+            model,
+            item.inputs,
+            endpoint,
+            partial=False,
+            use_cache=not _wants_fresh(request),
+            is_pinned=item.version is not None,
+            subject=subject_of(request),
         )
         answers = await unless_gone(request, work)
         predictions = []
         for answered in answers:
             answer = answered.outcome
             assert isinstance(answer, TextAnswer), "errors were raised"
-            scores = scores_of(model, answer)
+            scores = scores_of(answered.model, answer)
             if parameters.top_k is not None:
                 ranked = sorted(scores.items(), key=lambda pair: -pair[1])
                 scores = dict(ranked[: parameters.top_k])
@@ -244,22 +267,24 @@ async def predict_named(request: Request) -> Response:
                     "windows": answer.windows,
                     "truncated": answer.is_truncated,
                     "prediction_id": answered.prediction_id,
+                    **({"spans": spans_body(answer)} if isinstance(model.head, SpanHead) else {}),
                     **timing_of(answer),
                 }
             )
         word = _cache_word(answers, is_fresh=_wants_fresh(request))
+        first = answers[0]
         return _json(
             {
                 "request_id": current().request_id,
                 "model": {
                     "name": model.name,
-                    "version": model.version,
-                    "model_version": model.model_version,
-                    "arm": "stable",
+                    "version": first.model.version,
+                    "model_version": first.model.model_version,
+                    "arm": first.arm.value,
                 },
                 "predictions": predictions,
                 "cached": word == "hit",
-                "degraded": False,
+                "degraded": any(item.get("degraded", False) for item in predictions),
                 "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
             },
             word,
@@ -285,7 +310,7 @@ async def clear_cache(request: Request) -> Response:
     return _json({"cleared": True, "epoch": epoch})
 
 
-def _sentiment(texts: Texts) -> TextModel:
+def _sentiment(texts: Texts) -> AnyTextModel:
     """Give the sentiment model; a service without one says 503, as the mission does."""
     try:
         return texts.resolve(SENTIMENT)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 
 from libs.common.context import current
-from libs.common.errors import DeadlineExceededError, InvalidInputError
+from libs.common.errors import DeadlineExceededError, InvalidInputError, ServiceError
 from libs.common.events.envelope import Event, EventEmitter, event_for_request
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows, FeatureService
 from libs.common.rollouts import Arm
 from libs.common.telemetry import get_telemetry
+from services.inference.control.rollouts import Live, RolloutControl
 from services.inference.dataplane import DataPlane
+from services.inference.domain.ensemble import EnsembleFacts
 from services.inference.domain.model import TabularModel
+from services.inference.domain.scoring import confidence_of
 from services.inference.metrics import InferenceMetrics
+from services.inference.scoring.trial import Sample, Trial
 
 # A clock that runs ahead further than this is wrong.
 _AHEAD_MS_MAX = 5 * 60_000
@@ -38,6 +42,35 @@ class Origin:
     indexes: Sequence[int] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One row's score, who gave it, and of an ensemble who took part."""
+
+    model: TabularModel
+    arm: Arm
+    score: float
+    model_s: float
+    ensemble: EnsembleFacts | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """All rows of one call, by place, with the rollout that routed them.
+
+    Attributes:
+        live: None when the model has no rollout.
+        keys: arm and key of each row; empty without a rollout.
+    """
+
+    scored: Mapping[int, Scored]
+    live: Live | None = None
+    keys: Sequence[tuple[Arm, int]] = ()
+
+
+# Builds the failed events of an arm's places: model, arm, places, reason, rollout.
+Failures = Callable[[TabularModel, Arm, Sequence[int], str, Live | None], list[Event]]
+
+
 class ScorerBase:
     """Holds what scoring leans on; subclasses score one kind of request."""
 
@@ -47,7 +80,9 @@ class ScorerBase:
         reader: FeatureReader,
         events: EventEmitter,
         metrics: InferenceMetrics,
+        rollouts: RolloutControl,
     ) -> None:
+        self.trial = Trial(plane.repository, events, rollouts)
         self._plane = plane
         self._reader = reader
         self._events = events
@@ -71,14 +106,86 @@ class ScorerBase:
         self._metrics.feature_status.labels("present").inc(total - missing)
         return rows
 
+    async def score_rows(
+        self, stable: TabularModel, subjects: Sequence[str], rows: FeatureRows, failures: Failures
+    ) -> ScoredRows:
+        """Score rows, each by the version that a rollout gives its subject, one call per version.
+
+        Args:
+            stable: the version that serves.
+            subjects: whom each row is about.
+            rows: what the model reads.
+            failures: builds the failed events that are recorded when a version fails.
+
+        Raises:
+            InferenceFailedError: stable failed; a candidate that fails is answered by stable.
+        """
+        live = self.trial.live(stable.name)
+        if live is None:
+            everyone = range(len(subjects))
+            return ScoredRows(
+                await self._score_places(stable, Arm.STABLE, everyone, rows, failures, None)
+            )
+        keys = self.trial.route(live, subjects)
+
+        async def run(arm: Arm, places: list[int]) -> dict[int, Scored]:
+            version = live.record.candidate if arm is Arm.CANDIDATE else live.record.stable
+            model = stable
+            if version != stable.manifest.version:
+                model = self._plane.resolve_version(stable.name, version)
+            return await self._score_places(model, arm, places, rows, failures, live)
+
+        return ScoredRows(await self.trial.run_arms(live, keys, run), live, keys)
+
+    async def _score_places(
+        self,
+        model: TabularModel,
+        arm: Arm,
+        places: Sequence[int],
+        rows: FeatureRows,
+        failures: Failures,
+        live: Live | None,
+    ) -> dict[int, Scored]:
+        """Score the rows at `places` by one version, in one call; failed events if it fails."""
+        is_all = len(places) == len(rows.matrix)
+        try:
+            answer = await self._plane.run_rows(
+                model, rows.matrix if is_all else rows.matrix[list(places)]
+            )
+        except ServiceError as error:
+            await self.record(failures(model, arm, places, error.problem_code, live))
+            raise
+        return {
+            place: Scored(model, arm, score, answer.model_s, answer.facts(at))
+            for at, (place, score) in enumerate(zip(places, answer.scores.tolist(), strict=True))
+        }
+
+    def again(self, name: str, rows: FeatureRows, index: int) -> Callable[[int], Awaitable[Sample]]:
+        """Let an exact version of a model score a row again, from a copy of it."""
+        row = rows.matrix[index].copy().reshape(1, -1)
+
+        async def score(version: int) -> Sample:
+            model = self._plane.resolve_version(name, version)
+            answer = await self._plane.run_rows(model, row)
+            return sample_of(model, float(answer.scores[0]), answer.model_s)
+
+        return score
+
     def common(
-        self, rows: FeatureRows, index: int, model: TabularModel, arm: Arm = Arm.STABLE
+        self,
+        rows: FeatureRows,
+        index: int,
+        model: TabularModel,
+        arm: Arm = Arm.STABLE,
+        ensemble: EnsembleFacts | None = None,
     ) -> dict[str, Any]:
-        """Build the answer fields that every kind of score has."""
+        """Build the answer fields that every kind of score has; an ensemble's name its members."""
         freshness = rows.freshness_s[index]
         reasons = list(rows.degraded_reasons)
         if rows.stale[index]:
             reasons.append("features_stale")
+        if ensemble is not None and ensemble.reason is not None:
+            reasons.append(ensemble.reason)
         for reason in reasons:
             self._metrics.degraded.labels(reason).inc()
         return {
@@ -91,6 +198,7 @@ class ScorerBase:
             "features_stale": rows.stale[index],
             "degraded": bool(reasons),
             "degraded_reasons": reasons,
+            **({"ensemble": ensemble.to_wire()} if ensemble is not None else {}),
         }
 
     async def record(self, events: Sequence[Event]) -> None:
@@ -100,6 +208,16 @@ class ScorerBase:
             UnavailableError: they cannot be made durable.
         """
         await self._events.emit(*events)
+
+
+def sample_of(model: TabularModel, score: float, seconds: float) -> Sample:
+    """Describe a score for a rollout; the decision is the band by the version's own thresholds."""
+    if model.bands is None:
+        word = "yes" if score >= 0.5 else "no"
+        return Sample(score, word, word, confidence_of(score), seconds)
+    level = model.bands.level(score)
+    says = "no" if level == "low" else "yes"
+    return Sample(score, level, says, confidence_of(score), seconds)
 
 
 def is_blind(rows: FeatureRows) -> bool:
@@ -144,7 +262,7 @@ def prediction_event(
     arm: Arm = Arm.STABLE,
     kind: str = "prediction.made",
 ) -> Event:
-    """Build the event of one answer or one failure (CONTRACTS section 5).
+    """Build the event of one answer or one failure.
 
     Its id is the prediction's id, so that an answer leads straight to its record.
     """

@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from libs.common.errors import ServiceError
 from libs.common.events.envelope import Event, EventEmitter
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows
 from libs.common.rollouts import Arm
@@ -24,6 +22,7 @@ from services.inference.metrics import InferenceMetrics
 from services.inference.schemas import FraudRequest
 from services.inference.scoring.base import (
     Origin,
+    Scored,
     ScorerBase,
     event_time_ms,
     feature_facts,
@@ -32,20 +31,11 @@ from services.inference.scoring.base import (
     is_blind,
     minor_units,
     prediction_event,
+    sample_of,
 )
-from services.inference.scoring.fraud_trial import Facts, FraudTrial, route_all
+from services.inference.scoring.trial import Facts
 
 MODEL = "fraud"
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One row's score, and who gave it."""
-
-    model: TabularModel
-    arm: Arm
-    score: float
-    model_s: float
 
 
 class FraudScorer(ScorerBase):
@@ -57,14 +47,12 @@ class FraudScorer(ScorerBase):
         reader: FeatureReader,
         events: EventEmitter,
         metrics: InferenceMetrics,
+        rollouts: RolloutControl,
         *,
         review_amount: float,
-        rollouts: RolloutControl,
     ) -> None:
-        super().__init__(plane, reader, events, metrics)
+        super().__init__(plane, reader, events, metrics, rollouts)
         self._review_amount = review_amount
-        self._rollouts = rollouts
-        self._trial = FraudTrial(plane, events, rollouts)
 
     async def score(self, items: Sequence[FraudRequest], origin: Origin) -> list[dict[str, Any]]:
         """Score payments; events are durable when this returns.
@@ -78,83 +66,55 @@ class FraudScorer(ScorerBase):
         started = time.perf_counter()
         stable = self._plane.resolve(MODEL)
         rows = await self.read(stable.service, [_feature_request(item) for item in items])
-        live = self._rollouts.live(MODEL)
-        if live is None:
-            everyone = range(len(items))
-            scored = await self._run(stable, Arm.STABLE, items, everyone, rows, origin, None)
-        else:
-            keys = route_all(live, [item.card_id for item in items])
-            scored = await self._run_arms(live, keys, stable, items, rows, origin)
+
+        def failures(
+            model: TabularModel, arm: Arm, places: Sequence[int], reason: str, live: Live | None
+        ) -> list[Event]:
+            return _failures(model, arm, items, places, rows, origin, reason, live)
+
+        cards = [item.card_id for item in items]
+        found = await self.score_rows(stable, cards, rows, failures)
         answers, events = [], []
         for index, item in enumerate(items):
-            body, event = self._answer(scored[index], item, rows, index, origin, started, live)
+            scored = found.scored[index]
+            body, event = self._answer(scored, item, rows, index, origin, started, found.live)
             answers.append(body)
             events.append(event)
             await give_way(index)
         await self.record(events)
-        if live is not None:
-            is_single = origin.batch_id is None
+        if found.live is not None:
             for index, item in enumerate(items):
-                arm, key = keys[index]
-                facts = Facts.of(item, rows.matrix[index], answers[index], events[index], origin)
-                self._trial.after(live, arm, key, scored[index], facts, is_timed=is_single)
+                scored = found.scored[index]
+                facts = self._facts(item, scored, rows, index, events[index], origin)
+                self.trial.after(found.live, scored.arm, found.keys[index][1], facts)
         return answers
 
-    async def _run(
+    def _facts(
         self,
-        model: TabularModel,
-        arm: Arm,
-        items: Sequence[FraudRequest],
-        places: Sequence[int],
+        item: FraudRequest,
+        scored: Scored,
         rows: FeatureRows,
+        index: int,
+        event: Event,
         origin: Origin,
-        live: Live | None,
-    ) -> dict[int, Scored]:
-        """Score the rows at `places` by one version, in one call; failed events if it fails."""
-        chosen = rows.matrix if len(places) == len(items) else rows.matrix[list(places)]
-        try:
-            answer = await self._plane.run_rows(model, chosen)
-        except ServiceError as error:
-            reason = error.problem_code
-            await self.record(_failures(model, arm, items, places, rows, origin, reason, live))
-            raise
-        seconds = answer.model_s
-        return {
-            place: Scored(model, arm, score, seconds)
-            for place, score in zip(places, answer.scores.tolist(), strict=True)
-        }
-
-    async def _run_arms(
-        self,
-        live: Live,
-        keys: Sequence[tuple[Arm, int]],
-        stable: TabularModel,
-        items: Sequence[FraudRequest],
-        rows: FeatureRows,
-        origin: Origin,
-    ) -> dict[int, Scored]:
-        """Score each arm's rows in one call; stable answers for a candidate that fails."""
-        ours = [place for place, (arm, _) in enumerate(keys) if arm is Arm.STABLE]
-        theirs = [place for place, (arm, _) in enumerate(keys) if arm is Arm.CANDIDATE]
-        scored: dict[int, Scored] = {}
-        if theirs:
-            try:
-                candidate = self._plane.resolve_version(MODEL, live.record.candidate)
-                scored |= await self._run(
-                    candidate, Arm.CANDIDATE, items, theirs, rows, origin, live
-                )
-            except ServiceError:
-                for place in theirs:
-                    self._rollouts.observe(live, Arm.CANDIDATE, keys[place][1], failed=True)
-                scored |= await self._run(stable, Arm.FALLBACK, items, theirs, rows, origin, live)
-        if ours:
-            try:
-                scored |= await self._run(stable, Arm.STABLE, items, ours, rows, origin, live)
-            except ServiceError:
-                for place in ours:
-                    self._rollouts.observe(live, Arm.STABLE, keys[place][1], failed=True)
-                raise
-        return scored
+    ) -> Facts:
+        """Collect what a rollout needs of one answer; rows of a batch share their time."""
+        spent = event.data["latency_ms"]
+        names = [("prediction", event.id)]
+        details: dict[str, Any] = {"input_digest": input_digest(rows, index)}
+        if item.transaction_id is not None:
+            names.append(("transaction", item.transaction_id))
+            details["transaction_id"] = item.transaction_id
+        return Facts(
+            sample_of(scored.model, scored.score, scored.model_s),
+            (spent["model"] + spent["explain"]) / 1e3 if origin.batch_id is None else None,
+            self.again(MODEL, rows, index),
+            origin.endpoint,
+            event.id,
+            item.card_id,
+            details,
+            tuple(names),
+        )
 
     def _answer(
         self,
@@ -178,7 +138,7 @@ class FraudScorer(ScorerBase):
         base, groups = self._explain(model, rows, index) if is_explained else (0.0, [])
         now = time.perf_counter()
         explain_s, total_s = now - explain_started, now - started
-        common = self.common(rows, index, model, scored.arm)
+        common = self.common(rows, index, model, scored.arm, scored.ensemble)
         action = action_for(
             level, item.transaction_amount, is_blind=blind, review_amount=self._review_amount
         )
@@ -218,6 +178,8 @@ class FraudScorer(ScorerBase):
             details["transaction_id"] = item.transaction_id
         if live is not None:
             details["rollout"] = live.id
+        if scored.ensemble is not None:
+            details["ensemble"] = scored.ensemble.to_wire()
         event = prediction_event(
             model,
             origin,
@@ -261,7 +223,7 @@ def _detail(
     return {
         "method": "tree_shap",
         "space": "margin",
-        "model": model.name,
+        "model": model.explained_by or model.name,
         "base_value": base,
         "margin": base + sum(group.contribution for group in groups),
         "groups": [

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from libs.common.context import current
-from libs.common.errors import ServiceError
 from libs.common.events.envelope import Event, event_for_request
 from libs.common.features.contract import FeatureRequest, FeatureRows
+from libs.common.rollouts import Arm
+from services.inference.control.rollouts import Live
 from services.inference.domain.model import TabularModel
 from services.inference.domain.scoring import confidence_of
 from services.inference.schemas import Candidate, RecommendRequest
@@ -23,8 +24,10 @@ from services.inference.scoring.base import (
     event_time_ms,
     feature_facts,
     minor_units,
+    sample_of,
 )
 from services.inference.scoring.personalization import RELEVANCE
+from services.inference.scoring.trial import Facts
 
 ENDPOINT = "/recommend"
 
@@ -48,14 +51,20 @@ class Recommender(ScorerBase):
         rows = await self.read(
             model.service, [_feature_request(request, item) for item in candidates]
         )
-        try:
-            answer = await self._plane.run_rows(model, rows.matrix)
-        except ServiceError as error:
-            await self.record([_event(model, request, rows, "failed", error.problem_code)])
-            raise
+        stable = model
+
+        def failures(
+            failed: TabularModel, arm: Arm, _: Sequence[int], reason: str, live: Live | None
+        ) -> list[Event]:
+            return [_event(failed, request, rows, "failed", reason, arm=arm, live=live)]
+
+        # One user is one subject, so one version ranks the whole list.
+        found = await self.score_rows(stable, [request.user_id] * len(candidates), rows, failures)
+        first = found.scored[0]
+        model = first.model
         ranked = rank(
             candidates,
-            answer.scores.tolist(),
+            [found.scored[at].score for at in range(len(candidates))],
             seen=_seen(model, rows) if request.exclude_seen else None,
             most=request.k,
         )
@@ -66,8 +75,20 @@ class Recommender(ScorerBase):
             "degraded" if rows.degraded_reasons else "ok",
             rows.degraded_reasons[0] if rows.degraded_reasons else None,
             score=ranked[0]["score"] if ranked else None,
+            arm=first.arm,
+            live=found.live,
         )
         await self.record([event])
+        if found.live is not None:
+            facts = Facts(
+                sample_of(model, first.score, first.model_s),
+                None,
+                self.again(RELEVANCE, rows, 0),
+                ENDPOINT,
+                event.id,
+                request.user_id,
+            )
+            self.trial.after(found.live, first.arm, found.keys[0][1], facts)
         return self._body(model, request, ranked, (rows, event), started)
 
     def _body(
@@ -162,6 +183,8 @@ def _event(
     reason: str | None,
     *,
     score: float | None = None,
+    arm: Arm = Arm.STABLE,
+    live: Live | None = None,
 ) -> Event:
     """Build the call's event: the best score, and which features it rests on."""
     used = int(np.count_nonzero(~np.isnan(rows.matrix[0])))
@@ -170,11 +193,13 @@ def _event(
         "model": model.name,
         "release": model.manifest.release,
         "version": model.version,
-        "arm": "stable",
+        "arm": arm.value,
         "status": status,
         "features": feature_facts(rows, 0, used),
         "input_digest": hashlib.sha256(rows.matrix.tobytes()).hexdigest()[:32],
     }
+    if live is not None:
+        data["rollout"] = live.id
     if reason is not None:
         data["reason"] = reason
     if score is not None:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from libs.common.manifest import TensorSpec
+from services.inference.domain.ensemble import AnyTextModel
 from services.inference.domain.model import LoadedModel
-from services.inference.domain.text import TextModel
+from services.inference.domain.span_head import SpanHead
 
 SERVER_VERSION = "0.1.0"
 EXTENSIONS = (
@@ -23,26 +24,30 @@ _PLATFORMS = {
     "xgboost": "xgboost_json",
     "lightgbm": "lightgbm_text",
     "remote": "remote_v2",
+    "ensemble": "ensemble",
     "reference": "reference",
 }
 
 
 def inputs_of(model: LoadedModel) -> list[TensorSpec]:
     """Give the input tensors as V2 callers see them; text models take texts, not tokens."""
-    if isinstance(model, TextModel):
+    if isinstance(model, AnyTextModel):
         return [TensorSpec(name="text", datatype="BYTES", shape=[-1])]
     return model.manifest.inputs
 
 
 def outputs_of(model: LoadedModel) -> list[TensorSpec]:
     """Give the output tensors as V2 callers see them."""
-    if isinstance(model, TextModel):
+    if isinstance(model, AnyTextModel):
         labels = len(model.head.labels)
-        return [
+        tensors = [
             TensorSpec(name="probabilities", datatype="FP32", shape=[-1, labels]),
             TensorSpec(name="label", datatype="BYTES", shape=[-1]),
             TensorSpec(name="windows", datatype="INT32", shape=[-1]),
         ]
+        if isinstance(model.head, SpanHead):
+            tensors.append(TensorSpec(name="spans", datatype="BYTES", shape=[-1]))
+        return tensors
     return model.manifest.outputs
 
 
@@ -80,7 +85,7 @@ def configuration(model: LoadedModel, *, batch_max: int) -> dict[str, Any]:
             "release": manifest.release,
             "thresholds": dict(manifest.thresholds),
             "truncation": dict(manifest.truncation),
-            **({"batch_items_max": batch_max} if isinstance(model, TextModel) else {}),
+            **({"batch_items_max": batch_max} if isinstance(model, AnyTextModel) else {}),
         },
     }
 

@@ -18,7 +18,7 @@ from services.inference.domain.model import LoadedModel
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
 from services.inference.metrics import InferenceMetrics
 from services.inference.routes.plain import Measured, PlainRoute
-from services.inference.routes.predict import unless_gone
+from services.inference.routes.predict import subject_of, unless_gone
 from services.inference.routes.v2 import describe, lifecycle
 from services.inference.routes.v2.errors import (
     V2BadRequestError,
@@ -199,7 +199,13 @@ async def infer(request: Request) -> Response:
         measured.model, measured.version = model.name, model.version
         body = decompress(await request.body(), request.headers.get("content-encoding", ""))
         wanted = decode_request(body, request.headers.get(HEADER_LENGTH))
-        outputs = await unless_gone(request, v2.serving.infer(model, wanted))
+        work = v2.serving.infer(
+            model,
+            wanted,
+            is_pinned="version" in request.path_params,
+            subject=subject_of(request),
+        )
+        outputs = await unless_gone(request, work)
         content, json_size = encode_response(wanted, model.name, model.version, outputs)
         headers = {}
         if json_size is not None:

@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+import orjson
 
 from libs.common.context import current
 from libs.common.errors import DeadlineExceededError, InvalidInputError, ServiceError
@@ -12,15 +14,17 @@ from libs.common.events.envelope import EventEmitter, event_for_request
 from libs.common.manifest import TensorSpec
 from services.inference.dataplane import DataPlane
 from services.inference.domain.batching import BULK, DEFAULT, URGENT
+from services.inference.domain.ensemble import AnyTextModel, aligned
 from services.inference.domain.model import LoadedModel, TabularModel
+from services.inference.domain.span_head import SpanHead
 from services.inference.domain.tensors import DATATYPES, RemoteModel, Tensor, TensorModel
-from services.inference.domain.text import TextAnswer, TextModel
+from services.inference.domain.text import TextAnswer
 from services.inference.errors import InferenceFailedError, OverloadedError
 from services.inference.metrics import InferenceMetrics
 from services.inference.routes.v2.describe import inputs_of, outputs_of
 from services.inference.routes.v2.errors import V2BadRequestError
 from services.inference.routes.v2.messages import InferRequest, Input, Output, raw_request
-from services.inference.scoring.text import TextScorer
+from services.inference.scoring.text import TextScorer, spans_body
 
 ENDPOINT = "/v2/models/{name}/infer"
 # Texts per call; a bigger list comes in several calls.
@@ -48,8 +52,21 @@ class V2Serving:
         self._generic = asyncio.Semaphore(_GENERIC_RUNNING)
         self._generic_calls = 0
 
-    async def infer(self, model: LoadedModel, request: InferRequest) -> list[Output]:
+    async def infer(
+        self,
+        model: LoadedModel,
+        request: InferRequest,
+        *,
+        is_pinned: bool = False,
+        subject: str | None = None,
+    ) -> list[Output]:
         """Check the request against the model's tensors, run it, give what was asked for.
+
+        Args:
+            model: the resolved version.
+            request: what was asked.
+            is_pinned: the caller named the version, so no rollout gives it another one.
+            subject: whom a rollout of a text model assigns; None takes each text itself.
 
         Raises:
             V2BadRequestError: names, datatypes, shapes or values do not fit the model.
@@ -68,8 +85,8 @@ class V2Serving:
                 raise V2BadRequestError(
                     f"unexpected inference output '{one.name}' for model '{model.name}'"
                 )
-        if isinstance(model, TextModel):
-            values = await self._texts(model, request)
+        if isinstance(model, AnyTextModel):
+            values = await self._texts(model, request, is_pinned=is_pinned, subject=subject)
         else:
             values = await self._timed(model, request)
         datatypes = {item.name: item.datatype for item in outputs_of(model)}
@@ -82,7 +99,9 @@ class V2Serving:
             for name in names
         ]
 
-    async def _texts(self, model: TextModel, request: InferRequest) -> dict[str, Tensor]:
+    async def _texts(
+        self, model: AnyTextModel, request: InferRequest, *, is_pinned: bool, subject: str | None
+    ) -> dict[str, Tensor]:
         value = request.inputs["text"].value
         try:
             texts = [element.decode("utf-8") for element in value.ravel()]
@@ -91,18 +110,28 @@ class V2Serving:
         if len(texts) > TEXTS_MAX:
             raise V2BadRequestError(f"input 'text': at most {TEXTS_MAX} texts per call")
         if not texts:
-            labels = len(model.head.labels)
-            return _text_tensors([], labels)
+            return _text_tensors(model, [])
         try:
             answered = await self._scorer.score(
-                model, texts, ENDPOINT, partial=False, priority=_priority(request.parameters)
+                model,
+                texts,
+                ENDPOINT,
+                partial=False,
+                priority=_priority(request.parameters),
+                is_pinned=is_pinned,
+                subject=subject,
             )
         except InvalidInputError as error:
             raise V2BadRequestError(f"input 'text': {error.detail}") from None
-        answers = [one.outcome for one in answered]
-        return _text_tensors(
-            [one for one in answers if isinstance(one, TextAnswer)], len(model.head.labels)
-        )
+        answers = [
+            # A candidate may list the same labels in another order.
+            replace(
+                one.outcome, scores=aligned(model.head.labels, one.model.head, one.outcome.scores)
+            )
+            for one in answered
+            if isinstance(one.outcome, TextAnswer)
+        ]
+        return _text_tensors(model, answers)
 
     async def _timed(self, model: LoadedModel, request: InferRequest) -> dict[str, Tensor]:
         """Run a model that is not batched; count and record the call."""
@@ -182,15 +211,22 @@ class V2Serving:
             self._generic_calls -= 1
 
 
-def _text_tensors(answers: Sequence[TextAnswer], labels: int) -> dict[str, Tensor]:
-    names = np.empty(len(answers), dtype=np.object_)
-    names[:] = [one.label.encode() for one in answers]
+def _text_tensors(model: AnyTextModel, answers: Sequence[TextAnswer]) -> dict[str, Tensor]:
     scores = np.array([one.scores for one in answers], dtype=np.float32)
-    return {
-        "probabilities": scores.reshape(len(answers), labels),
-        "label": names,
+    tensors = {
+        "probabilities": scores.reshape(len(answers), len(model.head.labels)),
+        "label": _bytes([one.label.encode() for one in answers]),
         "windows": np.array([one.windows for one in answers], dtype=np.int32),
     }
+    if isinstance(model.head, SpanHead):
+        tensors["spans"] = _bytes([orjson.dumps(spans_body(one)) for one in answers])
+    return tensors
+
+
+def _bytes(values: Sequence[bytes]) -> Tensor:
+    found = np.empty(len(values), dtype=np.object_)
+    found[:] = values
+    return found
 
 
 def classified(model: LoadedModel, name: str, value: Tensor, classes: int) -> Output:
@@ -235,7 +271,7 @@ def _check_inputs(
                 f"inference input '{name}' data-type is '{one.datatype}', but model "
                 f"'{model.name}' expects '{spec.datatype}'"
             )
-        if isinstance(model, TextModel) and len(shape) == 2 and shape[1] == 1:
+        if isinstance(model, AnyTextModel) and len(shape) == 2 and shape[1] == 1:
             continue  # one column of texts, as batching clients send it
         fits = len(shape) == len(spec.shape) and all(
             wanted in (-1, size) for wanted, size in zip(spec.shape, shape, strict=True)

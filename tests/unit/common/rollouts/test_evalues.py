@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from libs.common.rollouts import Counts, Limits, Mode, Plan, Signal, Stage, evidence, segment_share
 from libs.common.rollouts.evalues import (
+    BUDGET,
     RATIOS,
     band_shift,
     rate_over_bound,
@@ -97,3 +98,9 @@ def test_shadow_judges_failures_against_the_bound():
     counts = Counts.of({"1/0/pair": 5, "1/0/pair_error": 5})
     assert evidence(plan, counts)[Signal.ERRORS] > 7
     assert evidence(plan, Counts.of({"1/0/pair": 500}))[Signal.ERRORS] < 0
+
+
+def test_the_signals_share_one_budget_and_no_more():
+    assert set(BUDGET) == set(Signal)
+    assert sum(BUDGET.values()) == pytest.approx(1.0)
+    assert min(BUDGET.values()) > 0
