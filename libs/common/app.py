@@ -18,11 +18,12 @@ from starlette.routing import Route
 
 from libs.common.catalog.model import Route as CatalogRoute
 from libs.common.context import Caller
-from libs.common.errors import InternalError, NotBuiltError, NotFoundError, ServiceError
+from libs.common.errors import NotBuiltError, NotFoundError, ServiceError
 from libs.common.events.envelope import EventEmitter
 from libs.common.logging import get_logger
 from libs.common.metrics import HttpMetrics, render
-from libs.common.middleware import ServiceEdge
+from libs.common.middleware import ServiceEdge, defect
+from libs.common.plain import plain_endpoints
 from libs.common.platform import VERSION, Platform, build_platform
 from libs.common.problems import from_pydantic, problem_response
 from libs.common.routing import RouteTable
@@ -137,6 +138,11 @@ def create_app(
         open_caller=OPEN_CALLER if settings.identity_mode == "open" else None,
         render_error=as_response,
         health=platform.health,
+        plain={
+            **plain_endpoints(routers),
+            **plain_endpoints(v1_routers),
+            **plain_endpoints(v1_routers, prefix="/v1"),
+        },
     )
     return ServiceApp(app, edge, platform, metrics)
 
@@ -226,7 +232,7 @@ def _add_error_handlers(
     @app.exception_handler(Exception)
     async def on_defect(request: Request, _: Exception) -> Response:
         # Starlette raises the error again after this answer; the edge logs it.
-        return as_response(InternalError("Something went wrong on our side."), request.scope)
+        return as_response(defect(), request.scope)
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:

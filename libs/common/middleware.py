@@ -1,15 +1,18 @@
 """The edge of every service, as one pure ASGI layer: ids, caller, limits, span, metrics, log.
 
 In the order of a request: accept or make ids; refuse draining work; find the catalogue's route;
-verify the caller's signed identity and scope; bound the body; set the deadline; run the app inside
-a server span; turn a stray exception into a problem; count and log one line.
+verify the caller's signed identity and scope; bound the body; set the deadline; answer inside a
+server span, by a plain endpoint directly and by the app otherwise; turn a stray exception into a
+problem; count and log one line.
 """
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
+from starlette.requests import ClientDisconnect, Request
 
 from libs.common.context import Caller, RequestContext, bind
 from libs.common.errors import (
@@ -25,8 +28,9 @@ from libs.common.identity import IDENTITY_HEADER, Verifier
 from libs.common.ids import acceptable_request_id, parse_traceparent, uuid7
 from libs.common.logging import get_logger
 from libs.common.metrics import HttpMetrics
+from libs.common.plain import Endpoint
 from libs.common.problems import problem_response
-from libs.common.routing import RouteTable
+from libs.common.routing import Match, RouteTable
 from libs.common.telemetry import get_telemetry, mark_failed, traceparent_of
 
 Scope = MutableMapping[str, Any]
@@ -40,11 +44,52 @@ log = get_logger()
 # Reached by the kubelet, Prometheus and the gateway's background fetches, without an identity.
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/ready", "/health", "/metrics", "/openapi.json"})
 _DEFAULT_BODY_MAX = 64 * 1024
+_DEFAULT_DEADLINE_MS, _DEFAULT_DEADLINE_MS_MAX = 5_000, 30_000
 _DEADLINE_HEADER = "x-request-deadline-ms"
 # Paths polled all day: counted, but logged only when they fail.
 _QUIET_PATHS = OPEN_PATHS
 # Answered to the last moment, so that a prober reads 503 and never a reset.
 _PROBES = OPEN_PATHS | {"/v2/health/live", "/v2/health/ready"}
+
+
+def defect() -> InternalError:
+    """Give the answer to a stray exception; what it was stands in the log alone."""
+    return InternalError(
+        "Something went wrong on our side.", hint="The request id leads to the log line."
+    )
+
+
+class _Exchange:
+    """One request and what became of it; `send` puts the request id on the answer."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        send: Send,
+        headers: dict[str, str],
+        context: RequestContext,
+        template: str,
+    ) -> None:
+        self.scope = scope
+        self.headers = headers
+        self.context = context
+        self.template = template
+        self.status = 500
+        self.has_started = False
+        self.span = get_telemetry().start_server_span(
+            f"{scope['method']} {template}", headers.get("traceparent")
+        )
+        self._send = send
+        _adopt_span(context, self.span)
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the answer on."""
+        if message["type"] == "http.response.start":
+            self.has_started = True
+            self.status = message["status"]
+            own = (b"x-request-id", self.context.request_id.encode())
+            message["headers"] = [*message.get("headers", ()), own]
+        await self._send(message)
 
 
 class ServiceEdge:
@@ -61,6 +106,7 @@ class ServiceEdge:
         open_caller: Caller | None = None,
         render_error: Callable[[ServiceError, Scope], Any] | None = None,
         health: Health | None = None,
+        plain: Mapping[tuple[str, str], Endpoint] | None = None,
     ) -> None:
         self.in_flight = 0
         self._app = app
@@ -71,6 +117,7 @@ class ServiceEdge:
         self._metrics = metrics
         self._open_caller = open_caller
         self._render = render_error or (lambda error, scope: problem_response(error, scope["path"]))
+        self._plain = plain or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -93,78 +140,83 @@ class ServiceEdge:
         headers: dict[str, str],
         context: RequestContext,
     ) -> None:
-        method, path = scope["method"], scope["path"]
-        match = self._routes.match(method, path)
+        path = scope["path"]
+        match = self._routes.match(scope["method"], path)
         template = match.route.path if match else (path if path in OPEN_PATHS else "unknown")
-        name = f"{method} {template}"
         started = time.perf_counter()
-        status = 500
-        has_started = False
         self._metrics.active.inc()
         self.in_flight += 1
-        span = get_telemetry().start_server_span(name, headers.get("traceparent"))
-        _adopt_span(context, span)
-
-        async def send_with_ids(message: Message) -> None:
-            nonlocal status, has_started
-            if message["type"] == "http.response.start":
-                has_started = True
-                status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", context.request_id.encode()),
-                ]
-            await send(message)
-
+        exchange = _Exchange(scope, send, headers, context, template)
+        token = otel_context.attach(trace.set_span_in_context(exchange.span))
         try:
-            with trace.use_span(span, end_on_exit=False, record_exception=False):
-                try:
-                    route = match.route if match else None
-                    if self._health and self._health.is_refusing and path not in _PROBES:
-                        raise UnavailableError("This process is stopping.", code="draining")
-                    body_max = route.body_bytes_max if route else _DEFAULT_BODY_MAX
-                    self._authorize(path, headers, context, route.scope if route else None)
-                    _check_length(headers, body_max)
-                    context.deadline = _deadline(
-                        headers,
-                        route.deadline_ms if route else 5_000,
-                        route.deadline_ms_max if route else 30_000,
-                    )
-                    await self._app(scope, _bounded(receive, body_max), send_with_ids)
-                except ServiceError as error:
-                    await self._render(error, scope)(scope, receive, send_with_ids)
-                except Exception:
-                    log.exception("unhandled error", route=template)
-                    mark_failed(span, "unhandled error")
-                    if not has_started:
-                        ours = InternalError(
-                            "Something went wrong on our side.",
-                            hint="The request id leads to the log line.",
-                        )
-                        await self._render(ours, scope)(scope, receive, send_with_ids)
+            await self._guarded(exchange, match, receive)
         finally:
-            seconds = time.perf_counter() - started
+            otel_context.detach(token)
             self._metrics.active.dec()
             self.in_flight -= 1
-            span_context = span.get_span_context()
-            exemplar = context.trace_id if span_context.trace_flags.sampled else ""
-            self._metrics.observe(method, template, status, seconds, exemplar)
-            if span.is_recording():
-                span.set_attribute("http.response.status_code", status)
-                span.set_attribute("request.id", context.request_id)
-                if status >= 500:
-                    mark_failed(span, str(status))
-            span.end()
-            if status >= 500 or path not in _QUIET_PATHS:
-                # The gateway writes the access line that people read; here only faults are loud.
-                write = log.warning if status >= 500 else log.debug
-                write(
-                    "request",
-                    method=method,
-                    route=template,
-                    status=status,
-                    duration_ms=round(seconds * 1e3, 2),
-                )
+            self._account(exchange, time.perf_counter() - started)
+
+    async def _guarded(self, exchange: _Exchange, match: Match | None, receive: Receive) -> None:
+        """Answer, with a problem if need be; nothing is raised but cancellation."""
+        scope, send = exchange.scope, exchange.send
+        try:
+            body_max = self._admit(exchange, match)
+            bounded = _bounded(receive, body_max)
+            endpoint = self._plain.get((scope["method"], scope["path"]))
+            if endpoint is None:
+                await self._app(scope, bounded, send)
+            else:
+                response = await endpoint(Request(scope, bounded))
+                await response(scope, bounded, send)
+        except ServiceError as error:
+            await self._render(error, scope)(scope, receive, send)
+        except ClientDisconnect:
+            exchange.status = 499  # nobody reads an answer
+        except Exception:
+            log.exception("unhandled error", route=exchange.template)
+            mark_failed(exchange.span, "unhandled error")
+            if not exchange.has_started:
+                await self._render(defect(), scope)(scope, receive, send)
+
+    def _admit(self, exchange: _Exchange, match: Match | None) -> int:
+        """Refuse what may not run, set the deadline, and give the bound of the body in bytes."""
+        path, headers = exchange.scope["path"], exchange.headers
+        route = match.route if match else None
+        if self._health and self._health.is_refusing and path not in _PROBES:
+            raise UnavailableError("This process is stopping.", code="draining")
+        body_max = route.body_bytes_max if route else _DEFAULT_BODY_MAX
+        self._authorize(path, headers, exchange.context, route.scope if route else None)
+        _check_length(headers, body_max)
+        exchange.context.deadline = _deadline(
+            headers,
+            route.deadline_ms if route else _DEFAULT_DEADLINE_MS,
+            route.deadline_ms_max if route else _DEFAULT_DEADLINE_MS_MAX,
+        )
+        return body_max
+
+    def _account(self, exchange: _Exchange, seconds: float) -> None:
+        """Count, end the span and write the line of a finished request."""
+        method, path = exchange.scope["method"], exchange.scope["path"]
+        context, span, status = exchange.context, exchange.span, exchange.status
+        exemplar = context.trace_id if span.get_span_context().trace_flags.sampled else ""
+        self._metrics.observe(method, exchange.template, status, seconds, exemplar)
+        if span.is_recording():
+            span.set_attribute("http.response.status_code", status)
+            span.set_attribute("request.id", context.request_id)
+            if status >= 500:
+                mark_failed(span, str(status))
+        span.end()
+        if status >= 500 or path not in _QUIET_PATHS:
+            # The gateway writes the access line that people read; here only faults are loud.
+            write = log.warning if status >= 500 else log.debug
+            duration_ms = round(seconds * 1e3, 2)
+            write(
+                "request",
+                method=method,
+                route=exchange.template,
+                status=status,
+                duration_ms=duration_ms,
+            )
 
     async def _websocket(
         self,

@@ -8,7 +8,9 @@ which ships events and flushes spans. A second signal ends it at once.
 
 import asyncio
 import contextlib
+import gc
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,6 +24,8 @@ from libs.common.settings import ServiceSettings, SettingsError
 # Above the gateway pool's 30 s, so that the pool, not the server, closes idle connections.
 KEEP_ALIVE_S = 75
 _POLL_S = 0.02
+# Objects until a collection of the young generation, and its ratio to those of the older ones.
+GC_THRESHOLDS = (20_000, 20, 20)
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
@@ -29,9 +33,25 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: ours drains first."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open what the service owns, then listen."""
+        await super().startup(sockets)
+        settle_garbage_collector()
+
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def] # uvicorn's signature, a generator
         yield
+
+
+def settle_garbage_collector() -> None:
+    """Leave what start-up made out of every later collection, and collect less often.
+
+    Modules, models and routes live as long as the process; with Python's defaults they were walked
+    again and again, 7 % of a scoring request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def serve(app: ServiceApp, settings: ServiceSettings) -> None:

@@ -56,6 +56,8 @@ class Telemetry:
         context = None
         parent = _remote_context(traceparent)
         if parent:
+            if not parent.trace_flags.sampled:
+                return NonRecordingSpan(parent)  # whoever began the trace does not record it
             context = trace.set_span_in_context(NonRecordingSpan(parent))
         other = _remote_context(linked)
         links = [trace.Link(other)] if other else None
@@ -77,6 +79,10 @@ class Telemetry:
             attributes: closed-set values only.
             client: the block calls another process.
         """
+        parent = trace.get_current_span()
+        if not parent.is_recording() and parent.get_span_context().is_valid:
+            yield parent  # this request is not sampled
+            return
         kind = SpanKind.CLIENT if client else SpanKind.INTERNAL
         with self._tracer.start_as_current_span(name, kind=kind, attributes=attributes) as span:
             yield span

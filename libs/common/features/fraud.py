@@ -107,10 +107,28 @@ _MCC_BOUNDS = np.array(
 _MCC_CASH = np.array([4829, 6010, 6011, 6012, 6051, 6211, 6538, 6540, 7995], dtype=np.float64)
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """Divide, NaN where the denominator is missing or not positive."""
-    safe = np.where(denominator > 0, denominator, np.nan)
-    return numerator / safe
+# Inputs that are raw columns as they stand, by name; the others are computed.
+_COPIED = {
+    "amount": "request:amount",
+    "hour": "request:hour",
+    **{f"card_{name}": f"card:{name}" for name in _CARD},
+    **{f"merchant_{name}": f"merchant:{name}" for name in _MERCHANT},
+}
+# Inputs that divide the amount by a raw column.
+_RATIOS = {
+    "amount_over_card_mean_1d": "card:mean_amount_1d",
+    "amount_over_card_mean_7d": "card:mean_amount_7d",
+    "amount_over_card_mean_30d": "card:mean_amount_30d",
+    "amount_over_merchant_mean_30d": "merchant:mean_amount_30d",
+}
+_PLACE = {feature.name: place for place, feature in enumerate(FEATURES)}
+_COPIES = tuple((_PLACE[name], raw) for name, raw in _COPIED.items() if name in _PLACE)
+_DIVISIONS = tuple((_PLACE[name], raw) for name, raw in _RATIOS.items())
+
+
+def _divide(numerator: FloatArray, denominator: FloatArray, out: FloatArray) -> None:
+    """Divide into `out`, which keeps what it holds where the denominator is not positive."""
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
 
 
 def derive(raw: Columns) -> FloatArray:
@@ -122,44 +140,25 @@ def derive(raw: Columns) -> FloatArray:
     Returns:
         shape (n, len(FEATURES)), float64.
     """
-    amount = raw["request:amount"]
-    hour, weekday, mcc = raw["request:hour"], raw["request:weekday"], raw["request:mcc"]
-    count_30d = raw["card:count_30d"]
-    earlier_30d = count_30d - 1.0
-    known_mcc = ~np.isnan(mcc)
-    group = np.where(known_mcc, np.searchsorted(_MCC_BOUNDS, np.nan_to_num(mcc)), np.nan)
-    is_cash = np.where(known_mcc, np.isin(mcc, _MCC_CASH).astype(np.float64), np.nan)
-    columns = {
-        "amount": amount,
-        "card_count_1h": raw["card:count_1h"],
-        "card_count_1d": raw["card:count_1d"],
-        "card_count_7d": raw["card:count_7d"],
-        "card_count_30d": count_30d,
-        "card_seconds_since_last": raw["card:seconds_since_last"],
-        "card_mean_amount_1d": raw["card:mean_amount_1d"],
-        "card_mean_amount_7d": raw["card:mean_amount_7d"],
-        "card_mean_amount_30d": raw["card:mean_amount_30d"],
-        "amount_over_card_mean_1d": _ratio(amount, raw["card:mean_amount_1d"]),
-        "amount_over_card_mean_7d": _ratio(amount, raw["card:mean_amount_7d"]),
-        "amount_over_card_mean_30d": _ratio(amount, raw["card:mean_amount_30d"]),
-        "card_amount_z": raw["card:amount_z"],
-        "card_same_mcc_30d": raw["card:same_mcc_30d"],
-        "card_same_merchant_30d": raw["card:same_merchant_30d"],
-        "card_same_country_30d": raw["card:same_country_30d"],
-        "card_country_share_30d": _ratio(raw["card:same_country_30d"], earlier_30d),
-        "card_countries_1d": raw["card:countries_1d"],
-        "merchant_count_1d": raw["merchant:count_1d"],
-        "merchant_count_7d": raw["merchant:count_7d"],
-        "merchant_count_30d": raw["merchant:count_30d"],
-        "merchant_mean_amount_30d": raw["merchant:mean_amount_30d"],
-        "amount_over_merchant_mean_30d": _ratio(amount, raw["merchant:mean_amount_30d"]),
-        "hour": hour,
-        "is_night": np.where(np.isnan(hour), np.nan, (hour <= 6).astype(np.float64)),
-        "is_weekend": np.where(np.isnan(weekday), np.nan, (weekday >= 5).astype(np.float64)),
-        "mcc_group": group,
-        "mcc_is_cash": is_cash,
-    }
-    return np.column_stack([columns[feature.name] for feature in FEATURES])
+    amount, hour = raw["request:amount"], raw["request:hour"]
+    weekday, mcc = raw["request:weekday"], raw["request:mcc"]
+    matrix = np.full((len(amount), len(FEATURES)), np.nan)
+    for place, name in _COPIES:
+        matrix[:, place] = raw[name]
+    for place, name in _DIVISIONS:
+        _divide(amount, raw[name], matrix[:, place])
+    earlier_30d = raw["card:count_30d"] - 1.0
+    share = matrix[:, _PLACE["card_country_share_30d"]]
+    _divide(raw["card:same_country_30d"], earlier_30d, share)
+    # Comparisons with NaN are false; what depends on an unknown value stays NaN.
+    for name, known, values in (
+        ("is_night", hour, hour <= 6),
+        ("is_weekend", weekday, weekday >= 5),
+        ("mcc_group", mcc, np.searchsorted(_MCC_BOUNDS, mcc)),
+        ("mcc_is_cash", mcc, (mcc[:, None] == _MCC_CASH).any(axis=1)),
+    ):
+        np.copyto(matrix[:, _PLACE[name]], values, where=known == known)
+    return matrix
 
 
 FRAUD_V1 = FeatureService("fraud_v1", RAW, FEATURES, derive)

@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +14,7 @@ from starlette.responses import Response
 from libs.common.context import current
 from libs.common.errors import InvalidInputError, ServiceError, UnavailableError
 from libs.common.ids import uuid7
+from libs.common.plain import PlainRoute, body_of, parse, respond
 from libs.common.redis import UNAVAILABLE
 from services.inference.domain.ensemble import AnyTextModel
 from services.inference.domain.repository import Repository
@@ -22,7 +22,7 @@ from services.inference.domain.span_head import SpanHead
 from services.inference.domain.text import TextAnswer
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
 from services.inference.metrics import InferenceMetrics
-from services.inference.routes.plain import Measured, PlainRoute, body_of, parse
+from services.inference.routes.measured import Measured
 from services.inference.schemas_text import (
     PredictAnswer,
     PredictBatchAnswer,
@@ -105,8 +105,7 @@ class ClientGoneError(ServiceError):
 
 
 def _json(document: object, cache: str | None = None) -> Response:
-    headers = {"x-gatehouse-cache": cache} if cache else {}
-    return Response(orjson.dumps(document), media_type="application/json", headers=headers)
+    return respond(document, {"x-gatehouse-cache": cache} if cache else None)
 
 
 def _wants_fresh(request: Request) -> bool:

@@ -1,12 +1,12 @@
 """POST /recommend."""
 
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from libs.common.plain import PlainRoute, body_of, parse, respond
 from services.inference.metrics import InferenceMetrics
-from services.inference.routes.plain import Measured, PlainRoute, body_of, parse
+from services.inference.routes.measured import Measured
 from services.inference.schemas import RecommendAnswer, RecommendRequest
 from services.inference.scoring.personalization import RELEVANCE
 from services.inference.scoring.recommend import ENDPOINT, Recommender
@@ -26,5 +26,4 @@ async def recommend(request: Request) -> Response:
     metrics: InferenceMetrics = request.state.scoring.metrics
     with Measured(metrics, ENDPOINT, RELEVANCE):
         asked = await parse(request, RecommendRequest)
-        answer = await recommender.recommend(asked)
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return respond(await recommender.recommend(asked))

@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from libs.common.ids import uuid7
+from libs.common.plain import PlainRoute, body_of, parse, respond
 from services.inference.dataplane import DataPlane
 from services.inference.metrics import InferenceMetrics
-from services.inference.routes.plain import Measured, PlainRoute, body_of, parse
+from services.inference.routes.measured import Measured
 from services.inference.schemas import (
     BatchAnswer,
     BatchRequest,
@@ -44,10 +45,6 @@ class Scoring:
     metrics: InferenceMetrics
 
 
-def _json(document: object) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
-
-
 @router.post(
     "/score/fraud",
     summary="Score a card payment",
@@ -61,7 +58,7 @@ async def score_fraud(request: Request) -> Response:
         item = await parse(request, FraudRequest)
         measured.version = scoring.plane.resolve(fraud.MODEL).version
         answers = await scoring.fraud.score((item,), _FRAUD)
-        return _json(answers[0])
+        return respond(answers[0])
 
 
 @router.post(
@@ -77,7 +74,7 @@ async def score_personalization(request: Request) -> Response:
         item = await parse(request, PersonalizationRequest)
         measured.version = scoring.plane.resolve(personalization.RELEVANCE).version
         answers = await scoring.personalization.score((item,), _PERSONALIZATION)
-        return _json(answers[0])
+        return respond(answers[0])
 
 
 @router.post(
@@ -97,7 +94,7 @@ async def score_batch(request: Request) -> Response:
         measured.model = fraud.MODEL if is_fraud else personalization.RELEVANCE
         measured.version = scoring.plane.resolve(measured.model).version
         if not is_streamed:
-            return _json(await scoring.batch.score(batch))
+            return respond(await scoring.batch.score(batch))
     return StreamingResponse(_lines(scoring, batch), media_type=NDJSON)
 
 

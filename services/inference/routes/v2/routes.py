@@ -11,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from libs.common.errors import NotFoundError
+from libs.common.plain import PlainRoute
 from libs.common.platform import Platform
 from services.inference.adapters.repository import ModelRepository
 from services.inference.domain.lifecycle import VersionState
 from services.inference.domain.model import LoadedModel
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
 from services.inference.metrics import InferenceMetrics
-from services.inference.routes.plain import Measured, PlainRoute
+from services.inference.routes.measured import Measured
 from services.inference.routes.predict import subject_of, unless_gone
 from services.inference.routes.v2 import describe, lifecycle
 from services.inference.routes.v2.errors import (
