@@ -15,6 +15,7 @@ from services.guardrails import (
     presidio_routes,
     protocol_errors,
     routes,
+    ruleset_routes,
     stream_routes,
 )
 from services.guardrails.fast import FastRoutes
@@ -44,6 +45,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
             routes.router,
             policy_routes.router,
             plugin_routes.router,
+            ruleset_routes.router,
             presidio_routes.router,
             moderation_routes.router,
             bedrock_routes.router,

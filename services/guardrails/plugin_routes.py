@@ -27,21 +27,23 @@ class ActivatePlugin(BaseModel):
 
 @router.get("", summary="List plug-in versions")
 async def list_plugins(request: Request) -> dict[str, Any]:
-    """List the versions that are installed and which of them serves."""
+    """List the versions that the caller could use and which of them serves."""
     service: PluginService = request.state.plugins
     serving = service.registry.serving()
     items = []
     for item in service.registry.available():
-        own = serving.get(item.manifest.name)
-        is_serving = own is not None and own.version.startswith(f"{item.manifest.version}+")
-        is_disabled = is_serving and own is not None and own.process.is_disabled
+        if item.tenant not in {None, _tenant()}:
+            continue
+        own = serving.get(item.name)
+        is_serving = own is not None and own.version.startswith(f"{item.version}+")
+        is_disabled = is_serving and own is not None and own.is_disabled
         items.append(
             {
-                "name": item.manifest.name,
-                "version": item.manifest.version,
+                "name": item.name,
+                "version": item.version,
+                "kind": "plugin" if item.tenant is None else "rules",
                 "sha256": item.digest,
-                "labels": list(item.manifest.labels),
-                "max_span": item.manifest.max_span,
+                "labels": list(item.labels),
                 "status": "disabled" if is_disabled else "serving" if is_serving else "available",
             }
         )
@@ -51,7 +53,7 @@ async def list_plugins(request: Request) -> dict[str, Any]:
 @router.post("/{name}/activate", summary="Put a plug-in version into service")
 async def activate(name: PluginName, body: ActivatePlugin, request: Request) -> dict[str, Any]:
     """Start a version, run its examples, swap it in; running requests finish on the old one."""
-    service: PluginService = request.state.plugins
+    service = await _owned(request, name)
     before = service.registry.serving().get(name)
     validator = await service.activate(name, body.version)
     caller = current().caller
@@ -110,7 +112,7 @@ class EndTrial(BaseModel):
 @router.post("/{name}/trial", status_code=201, summary="Try a version: shadow, canary or A/B")
 async def start_trial(name: PluginName, body: StartTrial, request: Request) -> dict[str, Any]:
     """Start a trial; it is taken back by itself on errors, latency or disagreement."""
-    service: PluginService = request.state.plugins
+    service = await _owned(request, name)
     stages = tuple(
         Stage(round(stage.weight * BUCKETS), stage.min_requests, stage.min_seconds)
         for stage in body.stages
@@ -130,7 +132,7 @@ async def start_trial(name: PluginName, body: StartTrial, request: Request) -> d
 @router.get("/{name}/trial", summary="Read the trial of a plug-in")
 async def read_trial(name: PluginName, request: Request) -> dict[str, Any]:
     """Read counts and evidence of the trial that runs."""
-    service: PluginService = request.state.plugins
+    service = await _owned(request, name)
     trial = service.registry.trials().get(name)
     if trial is None:
         raise NotFoundError("No trial of this plug-in runs.")
@@ -140,10 +142,24 @@ async def read_trial(name: PluginName, request: Request) -> dict[str, Any]:
 @router.post("/{name}/trial/end", summary="Promote the candidate or take it back")
 async def end_trial(name: PluginName, body: EndTrial, request: Request) -> dict[str, Any]:
     """End the trial by hand."""
-    service: PluginService = request.state.plugins
+    service = await _owned(request, name)
     caller = current().caller
     by = caller.principal if caller else ""
     return _trial(await service.finish(name, promote=body.action == "promote", by=by))
+
+
+async def _owned(request: Request, name: str) -> PluginService:
+    """Give the service, once it is sure that the name is not another tenant's."""
+    service: PluginService = request.state.plugins
+    if name not in service.registry.serving():
+        await service.learn()
+    service.check_owner(_tenant(), name)
+    return service
+
+
+def _tenant() -> str:
+    caller = current().caller
+    return caller.tenant if caller else ""
 
 
 def _trial(trial: Trial) -> dict[str, Any]:

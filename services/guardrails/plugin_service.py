@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from libs.common.errors import NotFoundError, ServiceError, UnavailableError
+from libs.common.errors import ConflictError, NotFoundError, ServiceError, UnavailableError
 from libs.common.events.envelope import Event, EventEmitter, event_for_request
 from libs.common.ids import uuid7
 from libs.common.logging import get_logger
 from libs.common.postgres import Postgres
 from libs.common.rollouts import Decision, Plan
-from services.guardrails.adapters.plugins import PluginRegistry, PluginValidator
+from services.guardrails.adapters.plugins import PluginRegistry, Served
+from services.guardrails.adapters.rule_sets import PostgresRuleSets, RuleSetVersion
 from services.guardrails.domain.ports import Validator
 from services.guardrails.domain.trial import Trial
 
@@ -33,11 +34,55 @@ class PluginService:
         """
         self.registry = registry
         self._postgres = postgres
+        self._rule_sets = PostgresRuleSets(postgres) if postgres is not None else None
         self._events = events
         self._telling: set[asyncio.Task[None]] = set()
         self._refused: set[tuple[str, str]] = set()
 
-    async def activate(self, name: str, version: str) -> PluginValidator:
+    async def upload(self, version: RuleSetVersion, by: str) -> bool:
+        """Store a rule set that compiles; say whether it is new.
+
+        Raises:
+            ConflictError: the name is taken, or the version exists with other rules.
+            UnavailableError: there is no database, or it is down.
+        """
+        if not self.registry.is_free(version.name):
+            raise ConflictError("The name is taken.")
+        is_new = await self._stored().add(version, by)
+        self.registry.learn(version)
+        return is_new
+
+    async def rule_set(self, tenant: str, name: str, version: str) -> RuleSetVersion:
+        """Give a rule set of the tenant.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await self._stored().get(tenant, name, version)
+
+    async def learn(self) -> None:
+        """Read the rule sets that other processes stored."""
+        if self._rule_sets is None:
+            return
+        known = {(item.name, item.version) for item in self.registry.rule_sets()}
+        for item in await self._rule_sets.unknown(known):
+            self.registry.learn(item)
+
+    def _stored(self) -> PostgresRuleSets:
+        if self._rule_sets is None:
+            raise UnavailableError("Rule sets need a database.", hint="Set POSTGRES_URL.")
+        return self._rule_sets
+
+    def check_owner(self, tenant: str, name: str) -> None:
+        """Refuse names of another tenant.
+
+        Raises:
+            NotFoundError: the rule set is another tenant's.
+        """
+        if self.registry.owner(name) not in {None, tenant}:
+            raise NotFoundError("No such plug-in version.")
+
+    async def activate(self, name: str, version: str) -> Served:
         """Swap a version in and remember it.
 
         Raises:
@@ -58,6 +103,7 @@ class PluginService:
         if self._postgres is None:
             return
         try:
+            await self.learn()
             rows = await self._postgres.fetch("SELECT name, version FROM plugins")
         except UnavailableError:
             return

@@ -225,9 +225,10 @@ async def _announce(
 def _check_rules(request: Request, body: PolicyBody, pointer: str) -> None:
     """Refuse a draft whose validators or parameters this service does not know."""
     known = request.state.checker.guard.validators
+    owner = request.state.plugins.registry.owner
     for index, rule in enumerate(body.validators):
         at = f"{pointer}/validators/{index}"
-        if rule.name not in known:
+        if rule.name not in known or owner(rule.name) not in {None, _tenant()}:
             raise InvalidInputError.field(f"{at}/name", "is not a validator of this service")
         try:
             known[rule.name].parse(rule.params)

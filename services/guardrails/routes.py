@@ -120,9 +120,18 @@ async def clear_cache(request: Request) -> dict[str, Any]:
 
 @router.get("/validators", summary="List the validators")
 async def validators(request: Request) -> dict[str, Any]:
-    """List what this process can check with."""
+    """List what the caller's policies can check with."""
+    return {"items": _usable(request), "next": None}
+
+
+def _usable(request: Request) -> list[dict[str, Any]]:
+    """Describe the validators that are everybody's or the caller's own."""
     checker: Checker = request.state.checker
-    return {"items": [_described(item) for item in checker.guard.validators.values()], "next": None}
+    registry = request.state.plugins.registry
+    caller = current().caller
+    owners = {None, caller.tenant if caller else ""}
+    found = checker.guard.validators.values()
+    return [_described(item) for item in found if registry.owner(item.name) in owners]
 
 
 def _described(validator: Any) -> dict[str, Any]:
@@ -146,7 +155,7 @@ async def health(request: Request) -> dict[str, Any]:
     model: GuardModel = request.state.model
     return {
         **report,
-        "validators": [_described(item) for item in checker.guard.validators.values()],
+        "validators": _usable(request),
         "models": [
             {
                 "name": model.model,

@@ -17,6 +17,10 @@ def _local(rule: ValidatorRule) -> dict[str, Any]:
     return {name: value for name, value in rule.params.items() if name != "model"}
 
 
+def _moved(span: Span, by: int) -> Span:
+    return Span(span.start + by, span.end + by, span.label, span.score, span.rule)
+
+
 class StreamJudge:
     """Pure validators over the stretches of one stream; state of one connection."""
 
@@ -40,6 +44,7 @@ class StreamJudge:
         ]
         self._owners: dict[tuple[str, str], ValidatorRule] = {}
         self._found: dict[str, Verdict] = {}
+        self._elsewhere: list[Span] = []  # found in windows; offsets of the stream
         self.hold = max((detector.hold(params) for _, detector, params in self._rules), default=0)
 
     def __call__(self, text: str, total: int, ended: bool) -> Judged:
@@ -59,12 +64,25 @@ class StreamJudge:
                 if rule.action_of(span.label) is Action.MASK:
                     self._owners[span.rule, span.label] = rule
                     masked.append(span)
-        return Judged(tuple(masked), strictest(actions))
+        return Judged((*masked, *self._within(total - len(text))), strictest(actions))
 
-    def remember(self, verdicts: Sequence[Verdict]) -> None:
-        """Take verdicts of validators that judge windows elsewhere."""
-        for verdict in verdicts:
+    def remember(self, verdicts: Sequence[tuple[int, Verdict]]) -> None:
+        """Take verdicts of validators that judge windows elsewhere, each with its window's start.
+
+        It is called before the window's text reaches the buffer, so no span comes too late.
+        """
+        for start, verdict in verdicts:
             self._remember(verdict)
+            rule = self._policy.body.rule(verdict.name)
+            for span in verdict.spans if rule else ():
+                if rule and rule.action_of(span.label) is Action.MASK:
+                    self._owners[span.rule, span.label] = rule
+                    self._elsewhere.append(_moved(span, start))
+
+    def _within(self, start: int) -> list[Span]:
+        """Give the spans of windows that reach behind `start`, relative to it."""
+        self._elsewhere = [span for span in self._elsewhere if span.end > start]
+        return [_moved(span, -start) for span in self._elsewhere if span.start >= start]
 
     def edit(self, span: Span, text: str) -> str:
         """Give the replacement of a masked span."""

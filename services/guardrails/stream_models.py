@@ -18,7 +18,7 @@ class Passed:
     """Text that the models let through, and whether they block what follows."""
 
     text: str
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[tuple[int, Verdict], ...]  # each with where its window starts in the stream
     is_blocked: bool
 
 
@@ -33,6 +33,7 @@ class ModelGate:
         """
         self._check = check
         self._waiting = ""
+        self._passed = 0
 
     @property
     def waiting(self) -> int:
@@ -46,11 +47,12 @@ class ModelGate:
         if not borders:
             return Passed("", (), False)
         rows = await self._check([self._waiting[start:end] for start, end in borders])
-        found: list[Verdict] = []
+        found: list[tuple[int, Verdict]] = []
         for (start, _), verdicts in zip(borders, rows, strict=True):
-            found += verdicts
+            found += [(self._passed + start, verdict) for verdict in verdicts]
             if any(verdict.action is Action.BLOCK for verdict in verdicts):
                 return Passed(self._waiting[:start], tuple(found), True)
         done = borders[-1][1]
         text, self._waiting = self._waiting[:done], self._waiting[done:]
+        self._passed += done
         return Passed(text, tuple(found), False)

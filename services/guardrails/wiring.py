@@ -64,7 +64,7 @@ async def running(settings: GuardrailsSettings, platform: Platform) -> AsyncIter
     with ThreadPoolExecutor(settings.pattern_threads, "patterns") as pool:
         model = GuardModel(settings.guard_model, platform.client("inference"))
         guard = _guard(settings, platform, metrics, cache, _validators(pool, model))
-        plugins = _plugins(settings, platform, metrics, guard)
+        plugins = _plugins(settings, platform, metrics, guard, pool)
         following = asyncio.create_task(plugins.follow())
         try:
             yield State(
@@ -137,7 +137,11 @@ def _checker(
 
 
 def _plugins(
-    settings: GuardrailsSettings, platform: Platform, metrics: GuardMetrics, guard: Guard
+    settings: GuardrailsSettings,
+    platform: Platform,
+    metrics: GuardMetrics,
+    guard: Guard,
+    pool: ThreadPoolExecutor,
 ) -> PluginService:
     def disabled(name: str, version: str) -> None:
         service.disabled(name, version)
@@ -146,6 +150,7 @@ def _plugins(
         guard.validators,
         settings.plugins_path,
         memory_bytes=settings.plugin_memory_mib << 20,
+        pool=pool,
         observe=metrics.plugin_failure,
         on_disabled=disabled,
     )

@@ -6,7 +6,7 @@ loop free; the pool is bounded, and waiting for it counts against the validator'
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, Protocol
 
 from services.guardrails.domain.document import Document
@@ -66,7 +66,7 @@ class Detector(Protocol):
 class LocalValidator:
     """A detector as a validator."""
 
-    def __init__(self, detector: Detector, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, detector: Detector, pool: Executor) -> None:
         self.detector = detector
         self._pool = pool
         self.name = detector.name

@@ -1,4 +1,4 @@
-"""Plug-ins as validators: found in a folder or among installed packages, swapped by reference.
+"""Plug-ins as validators: from a folder, installed packages or uploads; swapped by reference.
 
 A version serves only after its own examples passed in its own process. A swap replaces one entry
 of the guard's table; calls that run finish on the old version, which then stops.
@@ -6,10 +6,11 @@ of the guard's table; calls that run finish on the old version, which then stops
 
 import asyncio
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from libs.common.errors import ConflictError, InvalidInputError, NotFoundError
 from libs.common.logging import get_logger
 from services.guardrails.adapters.plugin_process import PluginFailedError, PluginProcess
+from services.guardrails.adapters.rule_sets import RuleSetValidator, RuleSetVersion
 from services.guardrails.domain.document import Document
 from services.guardrails.domain.params import check_names
 from services.guardrails.domain.plugins import PluginManifest, digest_of
@@ -37,6 +39,39 @@ class PluginVersion:
     manifest: PluginManifest
     folder: str
     digest: str
+    tenant: str | None = None  # installed by the operator: everybody's
+
+    @property
+    def name(self) -> str:
+        """Of the validator."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """Semantic version."""
+        return self.manifest.version
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it can report."""
+        return self.manifest.labels
+
+
+class Served(Validator, Protocol):
+    """A version in service."""
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether it crashed too often."""
+        ...
+
+    async def retire(self) -> None:
+        """Let the calls that hold this version end, then stop it."""
+        ...
+
+    async def close(self) -> None:
+        """Stop it."""
+        ...
 
 
 class PluginValidator:
@@ -58,6 +93,19 @@ class PluginValidator:
         self.version = f"{manifest.version}+{version.digest[:8]}"
         self.process = process
         self._observe = observe
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether its process crashed too often."""
+        return self.process.is_disabled
+
+    async def retire(self) -> None:
+        """Let the calls that hold this version end, then stop its process."""
+        await self.process.retire()
+
+    async def close(self) -> None:
+        """Stop its process."""
+        await self.process.close()
 
     def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Accept `options`, which the plug-in gets as its context."""
@@ -83,6 +131,7 @@ class PluginRegistry:
         folder: Path | None,
         *,
         memory_bytes: int,
+        pool: Executor,
         observe: Callable[[str, str], None] = lambda name, reason: None,
         on_disabled: Callable[[str, str], None] = lambda name, version: None,
     ) -> None:
@@ -92,21 +141,56 @@ class PluginRegistry:
             table: validators by name, as the guard reads them.
             folder: holds `<name>/<version>/manifest.json`; None for installed packages only.
             memory_bytes: address space of each process.
+            pool: matches the patterns of rule sets over long texts.
             observe: told of failed calls.
             on_disabled: told of versions that crashed too often.
         """
         self._table = table
         self._folder = folder
         self._memory = memory_bytes
+        self._pool = pool
+        self._rule_sets: dict[tuple[str, str], RuleSetVersion] = {}
         self._observe = observe
         self._on_disabled = on_disabled
-        self._own: dict[str, PluginValidator] = {}
+        self._own: dict[str, Served] = {}
         self._trials: dict[str, Trial] = {}
-        self._candidates: dict[str, PluginValidator] = {}
+        self._candidates: dict[str, Served] = {}
         self._lock = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
-    def available(self) -> list[PluginVersion]:
+    def rule_sets(self) -> list[RuleSetVersion]:
+        """Give the rule sets that this process knows."""
+        return list(self._rule_sets.values())
+
+    def learn(self, version: RuleSetVersion) -> None:
+        """Make a stored rule set available."""
+        self._rule_sets[version.name, version.version] = version
+
+    def compiled(self, version: RuleSetVersion) -> RuleSetValidator:
+        """Compile a rule set.
+
+        Raises:
+            RuleSetError: a rule cannot run, or fails its own examples.
+        """
+        return RuleSetValidator(version, self._pool)
+
+    def owner(self, name: str) -> str | None:
+        """Give the tenant whose rule set has this name; None for everybody's validators."""
+        return next(
+            (item.tenant for (own, _), item in self._rule_sets.items() if own == name), None
+        )
+
+    def is_free(self, name: str) -> bool:
+        """Say whether no validator or installed plug-in has this name."""
+        if name in self._table and self.owner(name) is None:
+            return False
+        return all(item.name != name for item in self._installed())
+
+    def available(self) -> list[PluginVersion | RuleSetVersion]:
+        """Give every version that could serve."""
+        return [*self._installed(), *self._rule_sets.values()]
+
+    def _installed(self) -> list[PluginVersion]:
         """Read what is there; a folder that is no version is left out and logged."""
         found: list[PluginVersion] = []
         if self._folder is not None and self._folder.is_dir():
@@ -120,11 +204,11 @@ class PluginRegistry:
                 found.append(manifest)
         return found
 
-    def serving(self) -> dict[str, PluginValidator]:
+    def serving(self) -> dict[str, Served]:
         """Give the serving versions by name."""
         return dict(self._own)
 
-    async def activate(self, name: str, version: str) -> PluginValidator:
+    async def activate(self, name: str, version: str) -> Served:
         """Start a version, run its examples, and put it in place of the one that serves.
 
         Raises:
@@ -180,13 +264,13 @@ class PluginRegistry:
             self._table[name] = self._own[name]
             self._retire(candidate)
 
-    def _find(self, name: str, version: str) -> PluginVersion:
+    def _find(self, name: str, version: str) -> PluginVersion | RuleSetVersion:
         for item in self.available():
-            if (item.manifest.name, item.manifest.version) == (name, version):
+            if (item.name, item.version) == (name, version):
                 return item
         raise NotFoundError("No such plug-in version.")
 
-    def _adopt(self, validator: PluginValidator) -> None:
+    def _adopt(self, validator: Served) -> None:
         """Put a version into service; one assignment: a check sees the old or the new one."""
         before = self._own.get(validator.name)
         self._own[validator.name] = validator
@@ -194,7 +278,10 @@ class PluginRegistry:
         if before is not None:
             self._retire(before)
 
-    async def _tested(self, chosen: PluginVersion) -> PluginValidator:
+    async def _tested(self, chosen: PluginVersion | RuleSetVersion) -> Served:
+        if isinstance(chosen, RuleSetVersion):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self.compiled, chosen)
         manifest = chosen.manifest
         process = PluginProcess(
             manifest,
@@ -219,15 +306,15 @@ class PluginRegistry:
             raise InvalidInputError.field("/version", "fails its own examples")
         return validator
 
-    def _retire(self, validator: PluginValidator) -> None:
-        task = asyncio.ensure_future(validator.process.retire())
+    def _retire(self, validator: Served) -> None:
+        task = asyncio.ensure_future(validator.retire())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Stop every process."""
         running = [*self._own.values(), *self._candidates.values()]
-        await asyncio.gather(*self._closing, *(item.process.close() for item in running))
+        await asyncio.gather(*self._closing, *(item.close() for item in running))
 
 
 def _from_folder(folder: Path) -> PluginVersion | None:

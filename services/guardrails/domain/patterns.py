@@ -82,10 +82,16 @@ class PatternSet:
     """Many expressions, scanned together."""
 
     def __init__(self, sources: Sequence[str]) -> None:
+        """Compile.
+
+        Raises:
+            PatternError: together they are too large for one scan.
+        """
         self._set = re2.Set.SearchSet(_options(_SET_MEMORY_BYTES))
         for source in sources:
             self._set.Add(source)
-        self._set.Compile()
+        if self._set.Compile() is False:
+            raise PatternError("the expressions are together too large for one scan")
 
     def candidates(self, utf8: Utf8) -> list[int]:
         """Give the positions of the expressions that match somewhere, ascending."""

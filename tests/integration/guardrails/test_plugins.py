@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,11 @@ async def registry(root):
     disabled: list[tuple[str, str]] = []
     table: dict[str, Any] = {}
     found = PluginRegistry(
-        table, root, memory_bytes=256 << 20, on_disabled=lambda *what: disabled.append(what)
+        table,
+        root,
+        memory_bytes=256 << 20,
+        pool=ThreadPoolExecutor(1),
+        on_disabled=lambda *what: disabled.append(what),
     )
     found.disabled_seen = disabled  # type: ignore[attr-defined]
     yield found
@@ -123,7 +128,9 @@ async def test_a_version_that_fails_its_examples_or_does_not_start_changes_nothi
 async def test_a_plug_in_cannot_take_the_name_of_a_validator(root):
     install(root, "1.0.0")
     with pytest.raises(ConflictError):
-        await PluginRegistry({"shout": object()}, root, memory_bytes=1 << 28).activate(  # type: ignore[dict-item]
+        await PluginRegistry(
+            {"shout": object()}, root, memory_bytes=1 << 28, pool=ThreadPoolExecutor(1)
+        ).activate(  # type: ignore[dict-item]
             "shout", "1.0.0"
         )
 
