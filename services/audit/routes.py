@@ -1,5 +1,6 @@
 """HTTP of audit: ingest, search, tail, status."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
@@ -11,6 +12,7 @@ from libs.common.context import Caller, current
 from libs.common.errors import BadRequestError, ForbiddenError, InvalidInputError
 from libs.common.transparency.leaf import rfc3339
 from services.audit.adapters.log_reader import Search
+from services.audit.adapters.sequencer import BREATH_EVENTS
 from services.audit.domain.cursor import decode_cursor, encode_cursor
 from services.audit.domain.events import Accepted, accept
 from services.audit.errors import NoSuchEventError
@@ -49,7 +51,10 @@ async def deliver(request: Request) -> Response:
     if not isinstance(documents, list) or not 1 <= len(documents) <= BATCH_EVENTS_MAX:
         raise InvalidInputError.field("", f"must be a list of 1 to {BATCH_EVENTS_MAX} events")
     source = _service_of(caller_of())
-    judged = [accept(item, source) for item in documents]
+    judged: list[Accepted | str] = []
+    for start in range(0, len(documents), BREATH_EVENTS):
+        judged += [accept(item, source) for item in documents[start : start + BREATH_EVENTS]]
+        await asyncio.sleep(0)
     state = state_of(request)
     taken = [item for item in judged if isinstance(item, Accepted)]
     if state.anonymizer:

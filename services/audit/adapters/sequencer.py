@@ -30,6 +30,8 @@ from services.audit.errors import LogHaltedError, SequencerBusyError
 log = get_logger()
 
 GROUP_EVENTS_MAX = 1_000
+# After so many events others get their turn, foremost the group that commits.
+BREATH_EVENTS = 64
 _ADVISORY_KEY = 0x61756469  # "audi"; any constant, the same in every sequencer
 LOCK_LOG = f"SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_xact_lock({_ADVISORY_KEY})"
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,6 +135,8 @@ class Sequencer:
                 row.seal(subject)
                 row.is_sealed = True
             rows.append(row)
+            if number % BREATH_EVENTS == 0:
+                await asyncio.sleep(0)
         return rows
 
     async def run(self) -> None:
