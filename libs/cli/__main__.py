@@ -7,6 +7,8 @@ usage or no suite running.
 import asyncio
 import sys
 import time
+from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +28,7 @@ from libs.cli.demo import (
     by_action,
     load_history,
     percentile,
+    precision_over_time,
     replay,
 )
 from libs.cli.payments import DataError, Payment, generated_day, recorded_day
@@ -57,6 +60,7 @@ def demo(
     ] = None,
     day: Annotated[int, typer.Option(help="Which day of the recorded payments.", min=0)] = 130,
     limit: Annotated[int, typer.Option(help="Payments at most.", min=1)] = 500,
+    k: Annotated[int, typer.Option(help="Highest scores that precision@k looks at.", min=1)] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Replay a day of payments and show the decisions."""
@@ -74,9 +78,9 @@ def demo(
         print(f"demo: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     if as_json:
-        sys.stdout.write(orjson.dumps(_as_json(decisions, records)).decode() + "\n")
+        sys.stdout.write(orjson.dumps(_as_json(decisions, records, k)).decode() + "\n")
     else:
-        _print_tables(decisions, records)
+        _print_tables(decisions, records, k)
 
 
 async def _replay(
@@ -106,7 +110,7 @@ def _freshness(decisions: list[Decision]) -> list[float]:
     ]
 
 
-def _print_tables(decisions: list[Decision], records: dict[str, str]) -> None:
+def _print_tables(decisions: list[Decision], records: dict[str, str], k: int) -> None:
     console = Console()
     table = Table("decision", "payments", "mean score", "fraud among them", title="Decisions")
     for action, group in by_action(decisions).items():
@@ -126,6 +130,7 @@ def _print_tables(decisions: list[Decision], records: dict[str, str]) -> None:
             shares = (percentile(values, share) for share in (0.5, 0.95, 0.99))
             table.add_row(label, *(f"{value:.1f} {unit}" for value in shares))
     console.print(table)
+    console.print(_precision_table(decisions, k))
     stopped = _stopped(decisions)
     if stopped:
         table = Table("score", "amount", "reasons", "audit record", title="Declined payments")
@@ -141,7 +146,27 @@ def _print_tables(decisions: list[Decision], records: dict[str, str]) -> None:
         console.print("No payment was declined.")
 
 
-def _as_json(decisions: list[Decision], records: dict[str, str]) -> dict[str, object]:
+def _precision_table(decisions: list[Decision], k: int) -> Table:
+    """Precision@k part by part; the truth is the replay's, no service is told it."""
+    table = Table(
+        "until (UTC)", "payments", "fraud", f"precision@{k}", f"precision@{k} so far",
+        "best possible", "frauds not approved", title="Precision over time",
+    )  # fmt: skip
+    for span in precision_over_time(decisions, k=k):
+        moment = datetime.fromtimestamp(span.until_ms / 1000, UTC)
+        table.add_row(
+            moment.strftime("%d %b %H:%M"),
+            str(span.payments),
+            str(span.frauds),
+            f"{span.precision:.2f}",
+            f"{span.precision_so_far:.2f}",
+            f"{span.possible_so_far:.2f}",
+            f"{span.stopped} of {span.frauds_so_far}",
+        )
+    return table
+
+
+def _as_json(decisions: list[Decision], records: dict[str, str], k: int) -> dict[str, object]:
     trips = [decision.round_trip_ms for decision in decisions]
     return {
         "payments": len(decisions),
@@ -151,6 +176,9 @@ def _as_json(decisions: list[Decision], records: dict[str, str]) -> dict[str, ob
             for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
             if trips
         },
+        "precision_over_time": [
+            {"k": k, **asdict(span)} for span in precision_over_time(decisions, k=k)
+        ],
         "declined": [
             {
                 "score": decision.answer["fraud_score"],

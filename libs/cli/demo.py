@@ -138,6 +138,68 @@ def by_action(decisions: list[Decision]) -> dict[str, list[Decision]]:
     return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How well scores found fraud up to the end of one part of the day.
+
+    Attributes:
+        until_ms: end of the part, Unix milliseconds.
+        payments / frauds: in the part.
+        precision: share of fraud among the `k` highest scores of the part.
+        precision_so_far: the same among the `k` highest scores since the day began.
+        possible_so_far: the best that any order could have reached so far, `min(1, frauds / k)`.
+        stopped: frauds so far that were not simply approved.
+        frauds_so_far: since the day began.
+    """
+
+    until_ms: int
+    payments: int
+    frauds: int
+    precision: float
+    precision_so_far: float
+    possible_so_far: float
+    stopped: int
+    frauds_so_far: int
+
+
+def precision_over_time(decisions: list[Decision], *, k: int, parts: int = 8) -> list[Span]:
+    """Measure precision@k in equal parts of the replayed time.
+
+    Args:
+        decisions: in order of time, at least one.
+        k: how many of the highest scores are looked at; fewer where a part holds fewer.
+        parts: into how many the time is cut.
+    """
+    first = decisions[0].payment.event_ms
+    last = decisions[-1].payment.event_ms + 1
+    spans: list[Span] = []
+    so_far: list[Decision] = []
+    for number in range(1, parts + 1):
+        until_ms = first + (last - first) * number // parts
+        part = [d for d in decisions[len(so_far) :] if d.payment.event_ms < until_ms]
+        so_far += part
+        frauds = [decision for decision in so_far if decision.payment.is_fraud]
+        spans.append(
+            Span(
+                until_ms,
+                len(part),
+                sum(decision.payment.is_fraud for decision in part),
+                _precision(part, k),
+                _precision(so_far, k),
+                min(1.0, len(frauds) / max(1, min(k, len(so_far)))),
+                sum(decision.action != "approve" for decision in frauds),
+                len(frauds),
+            )
+        )
+    return spans
+
+
+def _precision(decisions: list[Decision], k: int) -> float:
+    """Share of fraud among the highest scores; equal scores by time, 0 without payments."""
+    top = sorted(decisions, key=lambda decision: -float(decision.answer["fraud_score"]))[:k]
+    return sum(decision.payment.is_fraud for decision in top) / len(top) if top else 0.0
+
+
 def percentile(values: list[float], share: float) -> float:
     """Give the nearest-rank percentile of a non-empty list, 0 < share <= 1."""
     ordered = sorted(values)
