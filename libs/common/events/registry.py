@@ -47,7 +47,7 @@ def _row(
 _PREDICTION = (
     "route model release version arm rollout label score confidence decision risk status reason "
     "cached latency_ms queue features input_length input_digest prediction_id batch_id index "
-    "transaction_id ensemble"
+    "transaction_id ensemble policy reasons"
 )
 # The payment's number in the client's own books: it leads back to the person.
 _PERSONAL = "transaction_id"
