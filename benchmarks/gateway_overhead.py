@@ -1,77 +1,30 @@
 """What the gateway adds to one call: `python -m benchmarks.gateway_overhead [--seconds 2]`.
 
 A tiny service answers 1 KB at once. The same client calls it directly, through nginx (if it is
-installed), through a bare aiohttp proxy without any of the chain, and through the gateway (key,
-limits in Redis, identity, metrics, log), in alternating rounds so that other load meets all alike.
-Closed loop at several connection counts, then open loop: arrivals on a schedule, latency from the
-intended time. Prints tables of medians over the rounds.
+installed), through a bare aiohttp proxy without any of the chain, through LiteLLM's pass-through
+(if `make peers` made its environment), and through the gateway (key, limits in Redis, identity,
+metrics, log), in alternating rounds so that other load meets all alike. Closed loop at several
+connection counts, then open loop: arrivals on a schedule, latency from the intended time. Prints a
+table of medians over the rounds, and what the bars make of it. `--against REVISION` puts the
+gateway of an older revision of this repository beside the present one.
 """
 
 import argparse
-import asyncio
 import json
-import os
-import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
 import uvloop
 
+from benchmarks.gateway_stand import Stand, Way, stand
 from benchmarks.raw_client import Load, closed_loop, open_loop, request_bytes
-from deploy.local.servers import EmbeddedPostgres, EmbeddedRedis
-from libs.common.catalog import SERVICES
-from libs.common.identity import ensure_keys
-from libs.common.migrations import migrate
 
-_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1024\r\n\r\n"
-_ANSWER += b'"' + b"x" * 1022 + b'"'
-_NGINX = """
-worker_processes 1; daemon off; error_log stderr crit; pid {state}/nginx.pid;
-events {{ worker_connections 8192; }}
-http {{
-  access_log off; client_body_temp_path {state}/body; proxy_temp_path {state}/proxy;
-  fastcgi_temp_path {state}/f; uwsgi_temp_path {state}/u; scgi_temp_path {state}/s;
-  keepalive_requests 1000000;
-  upstream tiny {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 1000000; }}
-  server {{ listen 127.0.0.1:{port};
-    location / {{ proxy_pass http://tiny; proxy_http_version 1.1;
-                  proxy_set_header Connection ""; }} }}
-}}
-"""
-
-
-class _Tiny(asyncio.Protocol):
-    """Answers every request at once; knows just enough HTTP for these clients."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._held = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._held += data
-        while (end := self._held.find(b"\r\n\r\n")) >= 0:
-            head = self._held[:end].lower()
-            at = head.find(b"content-length:")
-            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-            if len(self._held) < end + 4 + length:
-                return
-            self._held = self._held[end + 4 + length :]
-            self._transport.write(_ANSWER)  # type: ignore[attr-defined] # a socket transport
-
-
-@dataclass
-class Way:
-    """One way to the service."""
-
-    name: str
-    port: int
-    process: psutil.Process | None
+_REPOSITORY = Path(__file__).resolve().parents[1]
+_LITELLM_PYTHON = _REPOSITORY / ".venv/peers/litellm/bin/python"
+_LITELLM = "LiteLLM pass-through"
 
 
 @dataclass
@@ -84,134 +37,116 @@ class Row:
     p50_ms: float
     p99_ms: float
     cpu_us: float
+    cpu_us_least: float
     errors: int
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _start(stack: ExitStack, command: list[str], environment: dict[str, str], log: Path) -> int:
-    process = subprocess.Popen(command, env=environment, stderr=stack.enter_context(log.open("wb")))
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
-    return process.pid
+def _revision(state: Path, name: str) -> Path:
+    """Unpack another revision of the code."""
+    folder = state / "revision"
+    folder.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", name, "services", "libs"],
+        cwd=_REPOSITORY, check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder
 
 
-async def _ready(port: int, request: bytes) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                if (await closed_loop(port, request, 1, 0.01)).samples:
-                    return
-            except OSError:
-                pass
-            await asyncio.sleep(0.1)
+async def _ways(made: Stand, options: argparse.Namespace) -> list[Way]:
+    """Start the ways asked for, and wait until each answers."""
+    found: list[Way | None]
+    if options.against:
+        folder = _revision(made.state, options.against)
+        found = [made.gateway(f"gateway of {options.against}", folder=folder), made.gateway()]
+    else:
+        found = [made.direct(), made.nginx(), made.bare_proxy(), made.gateway()]
+        if not options.without_litellm:
+            found.append(made.litellm(options.litellm))
+    ways = [way for way in found if way is not None]
+    for way in ways:
+        await made.ready(way, 120 if way.name == _LITELLM else 30)
+    return ways
 
 
-def _paths(stack: ExitStack, state: Path, upstream: int, environment: dict[str, str]) -> list[Way]:
-    """Start the proxies; they stop with the stack."""
-    found = [Way("direct", upstream, None)]
-    nginx = shutil.which("nginx")
-    if nginx:
-        port = _free_port()
-        config = state / "nginx.conf"
-        config.write_text(_NGINX.format(state=state, upstream=upstream, port=port))
-        pid = _start(stack, [nginx, "-c", str(config)], environment, state / "nginx.log")
-        found.append(Way("nginx", port, psutil.Process(pid)))
-    port = _free_port()
-    bare = [sys.executable, "-m", "benchmarks.bare_proxy", str(port), str(upstream)]
-    pid = _start(stack, bare, environment, state / "bare.log")
-    found.append(Way("bare aiohttp proxy", port, psutil.Process(pid)))
-    port = _free_port()
-    environment = {**environment, "GATEWAY_PORT": str(port)}
-    pid = _start(
-        stack, [sys.executable, "-m", "services.gateway"], environment, state / "gateway.log"
+async def _once(way: Way, load: str, key: str, seconds: float) -> tuple[float, Load]:
+    """Load one way; gives the CPU seconds it took, and the load."""
+    request = request_bytes(way.port, key)
+    before = way.cpu_s()
+    if load.endswith("/s"):
+        made = await open_loop(way.port, request, int(load[:-2]), seconds)
+    else:
+        made = await closed_loop(way.port, request, int(load), seconds)
+    return way.cpu_s() - before, made
+
+
+def _row(load: str, way: Way, runs: list[tuple[float, Load]]) -> Row:
+    costs = [cpu / len(made.samples) * 1e6 for cpu, made in runs]
+    return Row(
+        load,
+        way.name,
+        round(statistics.median(made.per_s for _, made in runs)),
+        round(statistics.median(made.quantile_ms(0.5) for _, made in runs), 3),
+        round(statistics.median(made.quantile_ms(0.99) for _, made in runs), 3),
+        round(statistics.median(costs), 1),
+        round(min(costs), 1),
+        sum(made.errors for _, made in runs),
     )
-    found.append(Way("gateway", port, psutil.Process(pid)))
-    return found
 
 
-def _cpu(path: Way) -> float:
-    if path.process is None:
-        return 0.0
-    family = [path.process, *path.process.children()]
-    return sum(sum(process.cpu_times()[:2]) for process in family)
-
-
-async def _measure(
-    paths: list[Way], key: str, seconds: float, rounds: int, loads: list[str]
-) -> list[Row]:
+async def _measure(ways: list[Way], key: str, options: argparse.Namespace) -> list[Row]:
     rows = []
-    for load in loads:
-        seen: dict[str, list[tuple[float, Load]]] = {path.name: [] for path in paths}
-        for _ in range(rounds):
-            for path in paths:
-                request = request_bytes(path.port, key)
-                before = _cpu(path)
-                if load.endswith("/s"):
-                    made = await open_loop(path.port, request, int(load[:-2]), seconds)
-                else:
-                    made = await closed_loop(path.port, request, int(load), seconds)
-                seen[path.name].append((_cpu(path) - before, made))
-        for path in paths:
-            runs = seen[path.name]
-            rows.append(
-                Row(
-                    load,
-                    path.name,
-                    round(statistics.median(made.per_s for _, made in runs)),
-                    round(statistics.median(made.quantile_ms(0.5) for _, made in runs), 3),
-                    round(statistics.median(made.quantile_ms(0.99) for _, made in runs), 3),
-                    round(statistics.median(cpu / len(m.samples) * 1e6 for cpu, m in runs), 1),
-                    sum(made.errors for _, made in runs),
-                )
-            )
+    for load in options.loads.split(","):
+        # One process of LiteLLM answers some hundred requests per second: larger loads only queue.
+        able = [way for way in ways if way.name != _LITELLM or load in options.litellm_loads]
+        seen: dict[str, list[tuple[float, Load]]] = {way.name: [] for way in able}
+        for _ in range(options.rounds):
+            for way in able:
+                seen[way.name].append(await _once(way, load, key, options.seconds))
+        rows += [_row(load, way, seen[way.name]) for way in able]
     return rows
 
 
-async def _run(state: Path, seconds: float, rounds: int, loads: list[str]) -> list[Row]:
-    postgres, redis = EmbeddedPostgres(state / "pg"), EmbeddedRedis(state / "redis")
-    url = await asyncio.to_thread(postgres.start)
-    await asyncio.to_thread(redis.start)
-    with ExitStack() as stack:
-        stack.callback(postgres.stop)
-        stack.callback(redis.stop)
-        await migrate(url, list(SERVICES))
-        ensure_keys(state / "keys", SERVICES)
-        tiny = await asyncio.get_running_loop().create_server(_Tiny, "127.0.0.1", 0)
-        upstream = tiny.sockets[0].getsockname()[1]
-        environment = {
-            **os.environ,
-            "STATE_DIR": str(state),
-            "POSTGRES_URL": url,
-            "REDIS_URL": redis.url,
-            "LOG_FORMAT": "json",
-            **{
-                f"{name.upper()}_URL": f"http://127.0.0.1:{upstream}"
-                for name in SERVICES
-                if name != "gateway"
-            },
-        }
-        key_file = state / "demo-api-key"
-        await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "services.gateway.bootstrap", "--demo-key", str(key_file)],
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        key = key_file.read_text().strip()
-        paths = _paths(stack, state, upstream, environment)
-        for path in paths:
-            await _ready(path.port, request_bytes(path.port, key))
-            await closed_loop(path.port, request_bytes(path.port, key), 16, 0.5)  # warm
-        return await _measure(paths, key, seconds, rounds, loads)
+def _bars(rows: list[Row]) -> list[str]:
+    """Put the figures beside the bars; a comparison whose sides were not measured is left out."""
+    by = {(row.load, row.path): row for row in rows}
+
+    def pair(load: str, path: str, other_load: str, other: str) -> tuple[Row, Row] | None:
+        left, right = by.get((load, path)), by.get((other_load, other))
+        return (left, right) if left and right else None
+
+    lines = []
+    ours = "gateway"
+    if added := pair("500/s", ours, "500/s", "direct"):
+        p50, p99 = added[0].p50_ms - added[1].p50_ms, added[0].p99_ms - added[1].p99_ms
+        lines.append(f"added at 500/s: p50 {p50:.3f} ms (bar 0.5), p99 {p99:.3f} ms (bar 2)")
+        lines.append(f"CPU at 500/s: {added[0].cpu_us} us (bar 350, stretch 180)")
+    for load in ("1", "500/s"):
+        sides = pair(load, ours, load, "direct"), pair(load, "nginx", load, "direct")
+        if sides[0] and sides[1]:
+            shares = [side[0].p50_ms - side[1].p50_ms for side in sides if side]
+            ratio = shares[0] / max(shares[1], 1e-6)
+            lines.append(f"added p50 at {load}, in multiples of nginx: {ratio:.1f} (bar 4)")
+    if both := pair("64", ours, "64", "bare aiohttp proxy"):
+        share = both[0].per_s / both[1].per_s
+        lines.append(f"throughput at 64, share of a bare aiohttp proxy: {share:.2f} (bar 0.4)")
+    if both := pair("16", ours, "16", _LITELLM):
+        share = both[0].per_s / both[1].per_s
+        lines.append(f"throughput at 16, in multiples of LiteLLM: {share:.0f} (bar 20)")
+    if both := pair("1000", ours, "64", ours):
+        share = both[0].per_s / both[1].per_s
+        errors = both[0].errors
+        lines.append(f"throughput at 1000 of that at 64: {share:.2f} (bar 0.9), {errors} errors")
+    if both := pair("512", ours, "16", ours):
+        share = both[0].cpu_us / both[1].cpu_us
+        lines.append(f"CPU per request at 512 of that at 16: {share:.2f} (bar 1.25)")
+    return lines
+
+
+async def _run(state: Path, options: argparse.Namespace) -> list[Row]:
+    async with stand(state) as made:
+        ways = await _ways(made, options)
+        return await _measure(ways, made.key, options)
 
 
 def main() -> None:
@@ -224,20 +159,24 @@ def main() -> None:
         default="1,16,64,512,1000,500/s",
         help="connections of a closed loop, or arrivals per second of an open one",
     )
+    parser.add_argument("--against", metavar="REVISION", help="an older gateway beside this one")
+    parser.add_argument("--litellm", type=Path, default=_LITELLM_PYTHON, metavar="PYTHON")
+    parser.add_argument("--litellm-loads", nargs="*", default=["1", "16"])
+    parser.add_argument("--without-litellm", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gh-") as state:
-        rows = uvloop.run(
-            _run(Path(state), options.seconds, options.rounds, options.loads.split(","))
-        )
-    print("| load | path | answers/s | p50 ms | p99 ms | CPU us per request | errors |")
+        rows = uvloop.run(_run(Path(state), options))
+    print("| load | path | answers/s | p50 ms | p99 ms | CPU us per request (least) | errors |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
-        cpu = row.cpu_us or "-"
+        cpu = f"{row.cpu_us:.0f} ({row.cpu_us_least:.0f})" if row.cpu_us else "-"
         print(
             f"| {row.load} | {row.path} | {row.per_s:.0f} | {row.p50_ms:.3f} | {row.p99_ms:.3f} "
             f"| {cpu} | {row.errors} |"
         )
+    for line in _bars(rows):
+        print(line)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

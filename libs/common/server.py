@@ -20,6 +20,7 @@ import uvicorn
 from libs.common.app import ServiceApp
 from libs.common.logging import configure_logging, get_logger
 from libs.common.settings import ServiceSettings, SettingsError
+from libs.common.tls import keep_fresh
 
 # Above the gateway pool's 30 s, so that the pool, not the server, closes idle connections.
 KEEP_ALIVE_S = 75
@@ -56,26 +57,26 @@ def settle_garbage_collector() -> None:
 
 async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
     """Serve until a signal, then drain and stop."""
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http=app.http_protocol,
-            ssl_certfile=app.tls[0] if app.tls else None,
-            ssl_keyfile=app.tls[1] if app.tls else None,
-            host=settings.host,
-            port=settings.listen_port,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(settings.shutdown_s) or 1,
-            server_header=False,
-            # uvicorn would believe X-Forwarded-For from loopback; only the gateway decides on it.
-            proxy_headers=False,
-            date_header=False,
-            backlog=2048,
-        )
+    config = uvicorn.Config(
+        app,
+        http=app.http_protocol,
+        ssl_certfile=app.tls[0] if app.tls else None,
+        ssl_keyfile=app.tls[1] if app.tls else None,
+        host=settings.host,
+        port=settings.listen_port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.shutdown_s) or 1,
+        server_header=False,
+        # uvicorn would believe X-Forwarded-For from loopback; only the gateway decides on it.
+        proxy_headers=False,
+        date_header=False,
+        backlog=2048,
     )
+    config.load()
+    server = _Server(config)
     log = get_logger()
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -90,6 +91,9 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
         loop.add_signal_handler(number, on_signal)
     running = asyncio.create_task(server.serve())
     waiting = asyncio.create_task(stopping.wait())
+    fresh = (
+        asyncio.create_task(keep_fresh(config.ssl, *app.tls)) if app.tls and config.ssl else None
+    )
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
         log.info("draining", wait_s=settings.drain_s)
@@ -99,6 +103,8 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
         await _finish(app, server, running, settings.shutdown_s)
         server.should_exit = True
     waiting.cancel()
+    if fresh:
+        fresh.cancel()
     await running
     log.info("stopped")
 

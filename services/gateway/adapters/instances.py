@@ -73,6 +73,8 @@ class Instances:
         named = self._chooser.candidates(self.service, model, self._urls)
         able = [instance for instance in self._all if instance.url in named] or self._all
         able = [instance for instance in able if instance is not avoid] or able
+        if len(able) == 1:
+            return able[0]
         now = time.monotonic()
         self._turn += 1
         index = choose(

@@ -24,12 +24,18 @@ _LOT_LIFETIME_S = 1.0
 _LOTS_MAX = 20_000
 
 # Microseconds throughout. KEYS[1] holds the theoretical arrival time; ARGV: period, burst, lot.
-# Grants as many of the lot as fit; returns {granted, tat - now, retry}.
+# Grants as many of the lot as fit; returns {granted, tat - now, retry}. A time further ahead than a
+# full burst was written before the clock stepped back: it is cut to a full burst and stored so.
 SCRIPT = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local period, burst, lot = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
+local latest = now + burst * period
+if tat > latest + 1000 then
+  tat = latest
+  redis.call('SET', KEYS[1], string.format('%.3f', tat), 'PX', math.ceil((tat - now) / 1000) + 1000)
+end
 local free = math.floor((now + burst * period - tat) / period + 0.000001)
 if free < 1 then
   return {0, math.ceil(tat - now), math.ceil(tat + period - burst * period - now)}

@@ -127,8 +127,15 @@ class Upstream:
                 return answer
             answer.release()
         except (UpstreamError, UpstreamUnavailableError) as error:
-            is_refusal = error.problem_code == "breaker_open"
-            if is_refusal or not (may_retry and self.gate.may_retry()):
+            if error.problem_code == "breaker_open":
+                raise
+            other = self.instances.pick(exchange.model, avoid=first)
+            if isinstance(error, UpstreamUnavailableError) and other is not first:
+                # Nothing was sent so far: asking another instance repeats nothing.
+                if isinstance(body, bytes):
+                    return await self._judged(exchange, target, body, other)
+                raise
+            if not (may_retry and self.gate.may_retry()):
                 raise
         if exchange.span:
             exchange.span.add_event("retry")
@@ -146,8 +153,10 @@ class Upstream:
         won = None
         try:
             await asyncio.wait(calls, timeout=self._hedge_after_s)
-            second = self.instances.pick(exchange.model, avoid=first)
-            if not calls[0].done() and second is not first and self.gate.may_hedge():
+            second = first
+            if not calls[0].done():
+                second = self.instances.pick(exchange.model, avoid=first)
+            if second is not first and self.gate.may_hedge():
                 calls.append(asyncio.create_task(self._judged(exchange, target, b"", second)))
             won = await _first_answer(calls)
             return won.result()

@@ -189,3 +189,45 @@ async def test_lots_never_exceed_the_quota(redis_url: str) -> None:
     dripped = (time.monotonic() - started) / policy.period_s
     assert 290 <= sum(bool(d and d.allowed) for d in seen) <= 301 + dripped
     await redis.aclose()
+
+
+async def test_a_clock_set_back_by_an_hour_costs_an_address_one_window(clean_postgres: str) -> None:
+    limiter = PostgresIpLimiter(clean_postgres, "gateway")
+    await limiter.connect()
+    policy = Policy("ip", 3, 1.0, 3)
+    ahead = int((time.time() + 3_600) * 1e6)
+    await limiter._pool.execute(
+        "INSERT INTO ip_hits VALUES ('10.0.0.9', $1)", [ahead, ahead + 1, ahead + 2]
+    )
+    first = None
+    while first is None:  # on a busy machine some are told to decide locally
+        first = await limiter.take("10.0.0.9", policy)
+    assert not first.allowed
+    assert first.retry_after_s <= 1.0
+
+    async def passes() -> bool:
+        decision = await limiter.take("10.0.0.9", policy)
+        return bool(decision and decision.allowed)
+
+    await eventually(passes, timeout_s=4)
+    await limiter.close()
+
+
+async def test_a_clock_set_back_by_an_hour_costs_a_key_one_burst(redis_url: str) -> None:
+    from libs.common.redis import create_redis, tag
+
+    redis = create_redis(redis_url, timeout_s=1.0)
+    limiter = RedisKeyLimiter(redis)
+    policy = Policy("key", 10, 1.0, 10)
+    await redis.set(f"limits:{tag('t', 'key', 'p')}", str((time.time() + 3_600) * 1e6))
+    first = await limiter.take("t", "p", policy)
+    assert first is not None
+    assert not first.allowed
+    assert first.retry_after_s <= 0.1
+
+    async def passes() -> bool:
+        decision = await limiter.take("t", "p", policy)
+        return bool(decision and decision.allowed)
+
+    await eventually(passes)
+    await redis.aclose()
