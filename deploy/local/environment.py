@@ -66,6 +66,7 @@ def child_environment(
         child["REDIS_URL"] = redis_url
     if not has_collector(environ):
         child["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{LOOPBACK}:{ports[SINK]}"
+        child["CONSOLE_TRACES_URL"] = child["OTEL_EXPORTER_OTLP_ENDPOINT"]
     if is_terminal:
         child.setdefault("LOG_FORMAT", "console")
     for name in SERVICES:

@@ -13,7 +13,16 @@ from libs.common.platform import Platform
 from libs.common.settings import SettingsError
 from services.gateway.adapters.edge import Edge
 from services.gateway.adapters.server_protocol import bounded_protocol
-from services.gateway.routes import admin, console, keys, site, tickets, tokens
+from services.gateway.routes import (
+    admin,
+    console,
+    console_pages,
+    console_request,
+    keys,
+    site,
+    tickets,
+    tokens,
+)
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import GatewayState, open_gateway
 
@@ -62,6 +71,7 @@ def create_app(settings: GatewaySettings, *, events: EventEmitter | None = None)
         lifespan,
         routers=[
             site.router, keys.router, tokens.router, tickets.router, admin.router, console.router,
+            console_pages.router, console_request.router,
         ],
         events=events,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from libs.common.settings import CommaList, ServiceSettings, env
+from libs.common.settings import CommaList, ServiceSettings, Url, env
 
 
 class OidcIssuer(BaseModel):
@@ -212,6 +212,19 @@ class GatewaySettings(ServiceSettings):
         "CORS_ORIGINS",
         default=(),
         description="Origins whose pages may call the API with their own credentials; empty: none.",
+    )
+    console_traces_url: Url | None = env(
+        "CONSOLE_TRACES_URL",
+        default=None,
+        description="Where the console reads the spans of a request (GET /traces/{trace_id}); the "
+        "local runner sets it to its own receiver.",
+    )
+    console_trace_link: str | None = env(
+        "CONSOLE_TRACE_LINK",
+        default=None,
+        pattern=r"^https?://\S*\{trace_id\}\S*$",
+        description="Address of a trace for people, such as "
+        "http://localhost:16686/trace/{trace_id}; the console links to it.",
     )
     tls_cert: Path | None = env(
         "TLS_CERT", default=None, description="PEM certificate chain; with TLS_KEY serves https."

@@ -13,6 +13,7 @@ from libs.common.routing import RouteTable
 from services.gateway.adapters.accounting import Accounting
 from services.gateway.adapters.administration import AdminDesk
 from services.gateway.adapters.admission import Admission
+from services.gateway.adapters.backstage import Backstage
 from services.gateway.adapters.console_feed import ALL, ConsoleFeed
 from services.gateway.adapters.edge import App, Edge, Parts
 from services.gateway.adapters.erasure_jobs import ErasureJobs
@@ -20,7 +21,7 @@ from services.gateway.adapters.gate import Gate, GateMetrics
 from services.gateway.adapters.guard import Guard
 from services.gateway.adapters.idempotency import IdempotentAnswers
 from services.gateway.adapters.identity import Identity, open_identity
-from services.gateway.adapters.instances import EveryInstance, InstanceMetrics, Instances
+from services.gateway.adapters.instances import InstanceMetrics, Instances
 from services.gateway.adapters.ip_limiter import PostgresIpLimiter
 from services.gateway.adapters.key_limiter import RedisKeyLimiter
 from services.gateway.adapters.keyring import Keyring
@@ -28,11 +29,13 @@ from services.gateway.adapters.monitor import Monitor
 from services.gateway.adapters.once import Once
 from services.gateway.adapters.proxy import Upstream
 from services.gateway.adapters.security_events import SecurityEvents
+from services.gateway.adapters.served_models import SERVICE, ServedModels
 from services.gateway.adapters.sessions import Sessions
 from services.gateway.adapters.tenant_directory import TenantDirectory
 from services.gateway.adapters.tickets import Tickets
 from services.gateway.adapters.token_desk import TokenDesk
 from services.gateway.adapters.token_keys import TokenKeys
+from services.gateway.adapters.trace_reader import TraceReader
 from services.gateway.adapters.websocket import WebSocketProxy
 from services.gateway.background import poll_changes, sweep, turn_ready
 from services.gateway.domain.endpoints import EndpointList
@@ -47,6 +50,8 @@ class GatewayState(TypedDict):
     keyring: Keyring
     monitor: Monitor
     figures: ConsoleFeed
+    backstage: Backstage
+    traces: TraceReader
     desk: Sessions
     tickets: Tickets
     tokens: TokenDesk
@@ -156,7 +161,8 @@ async def open_gateway(
     """
     stores = _stores(platform, settings)
     identity = stores.identity
-    upstreams = _upstreams(platform, settings, EveryInstance())
+    served = ServedModels(settings.urls_of(SERVICE), platform.signer)
+    upstreams = _upstreams(platform, settings, served)
     websockets = WebSocketProxy(platform.health)
     monitor = Monitor(platform.clients, platform.health)
     traffic = {name: TrafficWindow() for name in (ALL, *SERVICES)}
@@ -166,6 +172,8 @@ async def open_gateway(
         keyring=Keyring(identity.keys, identity.pepper, stores.security, identity.authenticator),
         monitor=monitor,
         figures=ConsoleFeed(monitor, traffic, platform.health),
+        backstage=Backstage(edge),
+        traces=TraceReader(settings.console_traces_url, settings.console_trace_link),
         desk=stores.sessions,
         tickets=stores.tickets,
         tokens=identity.desk,
@@ -173,7 +181,7 @@ async def open_gateway(
         administration=AdminDesk(stores.tenants, identity.tokens, identity.desk, stores.security),
         erasures=stores.erasures,
     )
-    async with _working(platform, settings, stores, monitor):
+    async with _working(platform, settings, stores, monitor, served):
         try:
             yield edge, state
         finally:
@@ -185,7 +193,11 @@ async def open_gateway(
 
 @asynccontextmanager
 async def _working(
-    platform: Platform, settings: GatewaySettings, stores: _Stores, monitor: Monitor
+    platform: Platform,
+    settings: GatewaySettings,
+    stores: _Stores,
+    monitor: Monitor,
+    served: ServedModels,
 ) -> AsyncIterator[None]:
     """Run the background work around a block."""
     platform.health.block("schema", "the schema is not migrated yet")
@@ -193,6 +205,7 @@ async def _working(
         platform.health.block("seed", "waiting for the ready file")
     work: list[Coroutine[Any, Any, None]] = [
         monitor.run(),
+        served.run(),
         turn_ready(platform, settings),
         poll_changes(stores.identity, stores.tenants),
         sweep(stores.identity, stores.idempotency),

@@ -53,6 +53,33 @@ GATEWAY = Service(
         Route("POST", "/console/logout", None, "Close a console session", lane="admin"),
         Route("GET", "/console/assets/{name}", None, "Files of the console", skips_ip_policy=True),
         Route("GET", "/console/events", "console:read", "Live figures (SSE)", lane="admin"),
+        *(
+            Route("GET", f"/console/{path}", "console:read", f"The console: {what}", lane="admin")
+            for path, what in (
+                ("request", "send a request"),
+                ("requests/{request_id}", "hops and record of a request"),
+                ("models", "models and rollouts"),
+                ("analytics", "figures, alerts, charts"),
+                ("charts/{kind}", "a chart"),
+                ("report", "the written report"),
+                ("guardrails", "validators and policies"),
+                ("features", "freshness and definitions"),
+                ("audit", "search the log"),
+                ("audit/{event_id}", "one event with its proof"),
+                ("compliance", "the compliance report"),
+                ("system", "health, settings, keys"),
+            )
+        ),
+        Route(
+            "POST", "/console/request", "console:read", "The console: send a request", lane="admin"
+        ),
+        Route(
+            "POST",
+            "/console/models/{name}",
+            "console:read",
+            "The console: act on a model",
+            lane="admin",
+        ),
         Route("POST", "/v1/auth/keys", "keys:write", "Make an API key", lane="admin"),
         Route("GET", "/v1/auth/keys", "keys:read", "List API keys", lane="admin"),
         Route("DELETE", "/v1/auth/keys/{key_id}", "keys:write", "Revoke an API key", lane="admin"),

@@ -136,7 +136,11 @@ def _lines(axes: Any, chart: Lines) -> bool:
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=UTC))
     axes.set_ylabel(chart.unit)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", ncols=5)
+    # The whole window, also where few of its minutes have a value.
+    if len(chart.times) > 1:
+        axes.set_xlim(chart.times[0], chart.times[-1])
+    # Above the drawing: inside it would lie on the limits.
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=5)
     return True
 
 

@@ -152,7 +152,8 @@ def category_drift(current: Mapping[str, int], reference: Mapping[str, int]) -> 
     """Compare counts per category: the reference's 20 largest, all others together."""
     total, n = sum(reference.values()), sum(current.values())
     kept = sorted(reference, key=lambda name: (-reference[name], name))[:CATEGORIES_MAX]
-    kept = [name for name in kept if reference[name] * min(1.0, n / total) >= _EXPECTED_MIN]
+    scale = min(1.0, n / total) if total else 0.0
+    kept = [name for name in kept if reference[name] * scale >= _EXPECTED_MIN]
     actual = [current.get(name, 0) for name in kept]
     expected = [reference[name] for name in kept]
     rest = (n - sum(actual), total - sum(expected))

@@ -19,6 +19,7 @@ from libs.common.errors import (
     UnauthenticatedError,
 )
 from services.gateway.adapters.authenticator import Authenticator, reason_of, refusal
+from services.gateway.adapters.backstage import CREDENTIAL
 from services.gateway.adapters.exchange import Exchange
 from services.gateway.adapters.security_events import SecurityEvents
 from services.gateway.adapters.sessions import Sessions
@@ -199,6 +200,9 @@ class Admission:
     async def _authenticate(
         self, exchange: Exchange, token: str, route: Route | None
     ) -> Credential | None:
+        preset: Credential | None = exchange.scope.get(CREDENTIAL)
+        if preset is not None:  # the console asks for the person who is signed in
+            return self._adopt(exchange, preset)
         if not token and route and route.path.startswith("/console") and route.scope:
             session = exchange.cookie(SESSION_COOKIE)
             found = await self._sessions.find(session) if session else None
@@ -232,6 +236,7 @@ class Admission:
     def _adopt(exchange: Exchange, credential: Credential) -> Credential:
         exchange.credential = credential
         exchange.context.caller = credential.caller
+        exchange.scope[CREDENTIAL] = credential
         return credential
 
     def _count(self, layer: str, outcome: str) -> None:

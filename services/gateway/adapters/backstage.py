@@ -13,6 +13,8 @@ from urllib.parse import unquote
 
 import orjson
 
+from libs.common.ids import random_trace_id
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 App = Callable[
@@ -70,7 +72,14 @@ class Backstage:
         self._edge = edge
 
     async def call(
-        self, asking: Scope, method: str, path: str, *, query: str = "", document: Any = None
+        self,
+        asking: Scope,
+        method: str,
+        path: str,
+        *,
+        query: str = "",
+        document: Any = None,
+        is_traced: bool = False,
     ) -> Seen:
         """Call a route of the API as the person behind a console request.
 
@@ -80,9 +89,12 @@ class Backstage:
             path: path of the route, its parameters percent-encoded.
             query: query without the question mark.
             document: body, sent as JSON.
+            is_traced: record every hop, whatever share of traces is recorded otherwise.
         """
         body = b"" if document is None else orjson.dumps(document)
         scope = _scope(asking, method, path, query, body)
+        if is_traced:
+            scope["headers"].append((b"traceparent", _sampled().encode()))
         started = time.monotonic()
         answer = _Answer(body)
         # A task of its own: the request's context must not become the page's.
@@ -124,6 +136,11 @@ class _Answer:
             }
         elif message["type"] == "http.response.body":
             self.parts.append(message.get("body", b""))
+
+
+def _sampled() -> str:
+    trace_id = random_trace_id()
+    return f"00-{trace_id}-{trace_id[:16]}-01"
 
 
 def _scope(asking: Scope, method: str, path: str, query: str, body: bytes) -> Scope:

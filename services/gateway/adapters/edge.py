@@ -36,7 +36,7 @@ from services.gateway.adapters.websocket import WebSocketProxy, check_origin
 from services.gateway.domain.cors import Cors
 from services.gateway.domain.creating import creates
 from services.gateway.domain.endpoints import EndpointList
-from services.gateway.domain.named_model import model_of
+from services.gateway.domain.named_model import implied_model, model_of
 from services.gateway.domain.paths import path_problem
 from services.gateway.errors import MethodNotAllowedError
 from services.gateway.settings import GatewaySettings
@@ -304,12 +304,14 @@ def _adopt(exchange: Exchange, match: Match | None) -> None:
         exchange.route, exchange.service = match.route, match.service
         exchange.template = match.route.path
         if match.params:
-            exchange.model = model_of(match.route, match.params)
+            named = model_of(match.route, match.params)
+            exchange.model = named or implied_model(match.route)
 
 
 def _wants_login(exchange: Exchange) -> bool:
     """Say whether a person opened the console without a session."""
-    return exchange.template == "/console" and b"text/html" in exchange.fields.get(b"accept", b"")
+    is_page = exchange.method == "GET" and exchange.template.startswith("/console")
+    return is_page and b"text/html" in exchange.fields.get(b"accept", b"")
 
 
 def _deadline(exchange: Exchange, route: Route) -> float:

@@ -25,6 +25,21 @@ def model_of(route: Route, params: Mapping[str, str]) -> str | None:
     return name if name and _NAME.fullmatch(name) else None
 
 
+# Routes that mean one model without naming it.
+_IMPLIED = {
+    "/score/fraud": "fraud",
+    "/score/personalization": "relevance",
+    "/recommend": "relevance",
+    "/predict": "sentiment",
+    "/predict/batch": "sentiment",
+}
+
+
+def implied_model(route: Route) -> str | None:
+    """Give the model that a route means without naming it; it only decides who gets the call."""
+    return _IMPLIED.get(route.path)
+
+
 def may_call(caller: Caller, scope: str, model: str | None) -> bool:
     """Say whether a caller may call a route of that scope for that model."""
     if caller.may(scope):

@@ -1,4 +1,4 @@
-"""The console: one live page, its login, its event stream, its two files.
+"""The console: its live page, its login, its event stream, its files.
 
 The cookie is HttpOnly and SameSite=Strict; forms are accepted from our own origin only. The page
 reads without JavaScript: figures and lines are rendered here, the script only renews them.
@@ -6,71 +6,46 @@ reads without JavaScript: figures and lines are rendered here, the script only r
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from jinja2 import Environment, FileSystemLoader, select_autoescape
 from starlette.responses import FileResponse, RedirectResponse, StreamingResponse
 
-from libs.common.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from libs.common.errors import NotFoundError, UnauthenticatedError
 from services.gateway.domain.ports import ConsoleFigures, LoginDesk
+from services.gateway.routes.console_view import COOKIE, FOLDER, html, require_same_origin
 
 router = APIRouter(tags=["console"], include_in_schema=False)
 
-COOKIE = "gatehouse_session"
 _COOKIE_AGE_S = 8 * 3_600
 _TICK_S = 1.0
-_FOLDER = Path(__file__).resolve().parents[1]
-_POLICY = (
-    "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
-    "object-src 'none'"
-)
-_PAGE_HEADERS = {"content-security-policy": _POLICY, "cache-control": "no-store"}
-_FILES = {"console.css": "text/css", "console.js": "text/javascript", "mark.svg": "image/svg+xml"}
-_templates = Environment(
-    loader=FileSystemLoader(_FOLDER / "templates"), autoescape=select_autoescape(), trim_blocks=True
-)
-
-
-def _html(template: str, status: int = 200, **values: object) -> Response:
-    text = _templates.get_template(template).render(**values)
-    return Response(
-        text, status, media_type="text/html; charset=utf-8", headers=dict(_PAGE_HEADERS)
-    )
-
-
-def _require_same_origin(request: Request) -> None:
-    """Refuse forms that another site sent.
-
-    Raises:
-        ForbiddenError: the browser says that the form comes from elsewhere.
-    """
-    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        raise ForbiddenError("This form was sent from another site.", code="cross_site")
-    origin = request.headers.get("origin")
-    if origin and urlsplit(origin).netloc != request.headers.get("host"):
-        raise ForbiddenError("This form was sent from another site.", code="cross_site")
+_FILES = {
+    "console.css": "text/css",
+    "console.js": "text/javascript",
+    "story.js": "text/javascript",
+    "renew.js": "text/javascript",
+    "mark.svg": "image/svg+xml",
+}
 
 
 @router.get("/console")
 async def console(request: Request) -> Response:
     """Show the page."""
     figures: ConsoleFigures = request.state.figures
-    return _html("console.html", figures=figures.snapshot())
+    return html(request, "console.html", figures=figures.snapshot())
 
 
 @router.get("/console/login")
-async def login_form() -> Response:
+async def login_form(request: Request) -> Response:
     """Show the login form."""
-    return _html("login.html", problem="")
+    return html(request, "login.html", problem="")
 
 
 @router.post("/console/login")
 async def login(request: Request) -> Response:
     """Open a session for the API key, or for name and password, in the form."""
-    _require_same_origin(request)
+    require_same_origin(request)
     desk: LoginDesk = request.state.desk
     form = parse_qs((await request.body()).decode("utf-8", "replace"))
     network = request.scope["gatehouse.network"]
@@ -83,7 +58,7 @@ async def login(request: Request) -> Response:
             session = await desk.login(form.get("api_key", [""])[0].strip(), network)
     except UnauthenticatedError:
         problem = "Name or password is wrong." if username else "This key is not valid."
-        return _html("login.html", 401, problem=f"{problem} Check it and try again.")
+        return html(request, "login.html", 401, problem=f"{problem} Check it and try again.")
     response = RedirectResponse("/console", 303, headers={"cache-control": "no-store"})
     response.set_cookie(
         COOKIE,
@@ -100,7 +75,7 @@ async def login(request: Request) -> Response:
 @router.post("/console/logout")
 async def logout(request: Request) -> Response:
     """Close the session."""
-    _require_same_origin(request)
+    require_same_origin(request)
     desk: LoginDesk = request.state.desk
     await desk.logout(request.cookies.get(COOKIE, ""))
     response = RedirectResponse("/console/login", 303)
@@ -132,4 +107,4 @@ async def asset(name: str) -> Response:
     if name not in _FILES:
         raise NotFoundError("No such file.")
     headers = {"cache-control": "no-cache"}
-    return FileResponse(_FOLDER / "static" / name, media_type=_FILES[name], headers=headers)
+    return FileResponse(FOLDER / "static" / name, media_type=_FILES[name], headers=headers)

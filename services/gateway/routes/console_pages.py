@@ -17,6 +17,7 @@ _WINDOWS = (15, 60, 360, 1_440)
 _CHARTS = ("latency", "confidence", "distribution", "drift")
 _AUDIT_FILTERS = ("type", "decision", "model", "request_id", "principal", "subject", "from", "to")
 _PAGE = 25
+_DRAWN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 async def ask(request: Request, path: str, query: str = "") -> Seen:
@@ -118,7 +119,9 @@ async def _passed_on(request: Request, path: str) -> Response:
     kind = seen.headers.get("content-type", "text/plain")
     kept = {k: v for k, v in seen.headers.items() if k == "content-security-policy"}
     # A drawing or a report brings styles of its own, and may run nothing.
-    policy = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
+    policy = {
+        "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    }
     return Response(seen.body, seen.status, media_type=kind, headers=HEADERS | policy | kept)
 
 

@@ -5,7 +5,6 @@ import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import aiohttp
 import orjson
 from fastapi import APIRouter, Request, Response
 
@@ -15,6 +14,7 @@ from libs.common.transparency.policy import Policy
 from libs.common.transparency.proof import ProofFile
 from libs.common.transparency.tree import VerificationError
 from services.gateway.adapters.backstage import Backstage, Seen
+from services.gateway.adapters.trace_reader import TraceReader
 from services.gateway.domain.waterfall import WIDTH, waterfall
 from services.gateway.routes.console_pages import ask
 from services.gateway.routes.console_view import form_of, html
@@ -57,8 +57,9 @@ SAMPLES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 _TRACE = re.compile(r"[0-9a-f]{32}")
-_TRACES_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
 _RECORDS_MAX = 10
+# A sentence, and ids that stand below with the hops.
+_TOLD_APART = frozenset({"explanation", "request_id"})
 
 
 @router.get("/console/request")
@@ -80,7 +81,8 @@ async def send(request: Request) -> Response:
     except orjson.JSONDecodeError as error:
         return _page(request, kind, text, 400, problem=f"The body is not JSON: {error}")
     door: Backstage = request.state.backstage
-    seen = await door.call(request.scope, "POST", SAMPLES[kind][1], document=document)
+    path = SAMPLES[kind][1]
+    seen = await door.call(request.scope, "POST", path, document=document, is_traced=True)
     return _page(request, kind, text, seen=seen, story=_story_of(seen))
 
 
@@ -106,16 +108,19 @@ def _facts(document: Any) -> dict[str, Any]:
     """Give the plain fields of an answer, which say most of it."""
     if not isinstance(document, dict):
         return {}
-    plain = (str, int, float, bool)
-    return {
-        name: value
-        for name, value in document.items()
-        if isinstance(value, plain) or (isinstance(value, list) and value and _are_texts(value))
-    }
+    facts: dict[str, Any] = {}
+    for name, value in document.items():
+        if name in _TOLD_APART or value in ("", None, []):
+            continue
+        if isinstance(value, bool):
+            facts[name] = "yes" if value else "no"
+        elif isinstance(value, str | int | float) or _are_texts(value):
+            facts[name] = value
+    return facts
 
 
-def _are_texts(values: list[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _curl(path: str, text: str) -> str:
@@ -141,9 +146,10 @@ async def story(request_id: str, request: Request) -> Response:
     """
     trace = request.query_params.get("trace", "")
     trace = trace if _TRACE.fullmatch(trace) else ""
-    spans, records = await asyncio.gather(_spans(request, trace), _records(request, request_id))
+    reader: TraceReader = request.state.traces
+    spans, records = await asyncio.gather(reader.spans(trace), _records(request, request_id))
     bars = waterfall(spans)
-    link = request.state.platform.settings.console_trace_link
+    is_whole = all(record["proof"] for record in records) and bool(bars or not reader.reads)
     is_fragment = request.query_params.get("fragment") == "1"
     return html(
         request,
@@ -154,28 +160,10 @@ async def story(request_id: str, request: Request) -> Response:
         bars=bars,
         width=WIDTH,
         records=records,
-        link=link.replace("{trace_id}", trace) if link and trace else "",
-        traced=bool(request.state.platform.settings.console_traces_url),
-        done=bool(records) and all(record["proof"] for record in records) and bool(bars or not trace),
+        link=reader.link(trace),
+        reads=reader.reads,
+        done=bool(records) and is_whole,
     )
-
-
-async def _spans(request: Request, trace: str) -> list[dict[str, Any]]:
-    base = request.state.platform.settings.console_traces_url
-    if not base or not trace:
-        return []
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=_TRACES_TIMEOUT) as session,
-            session.get(f"{base}/traces/{trace}") as reply,
-        ):
-            if reply.status != 200:
-                return []
-            found = orjson.loads(await reply.read())
-            spans: list[dict[str, Any]] = found if isinstance(found, list) else found["spans"]
-            return spans
-    except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError, KeyError):
-        return []
 
 
 async def _records(request: Request, request_id: str) -> list[dict[str, Any]]:
@@ -190,20 +178,18 @@ async def _records(request: Request, request_id: str) -> list[dict[str, Any]]:
 async def proven(request: Request, event: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
     """Give a record with the outcome of checking its proof here: leaf, path, signatures."""
     base = f"/v1/audit/events/{quote(event['id'], safe='')}"
-    leaf, proof = await asyncio.gather(
-        ask(request, f"{base}/leaf"), ask(request, f"{base}/proof")
-    )
-    record = {"event": event, "proof": None, "fault": None, "text": ""}
+    leaf, proof = await asyncio.gather(ask(request, f"{base}/leaf"), ask(request, f"{base}/proof"))
+    record: dict[str, Any] = {"event": event, "proof": None, "fault": None, "text": ""}
     if not (leaf.ok and proof.ok):
         return record
-    record["text"] = proof.body.decode("utf-8", "replace")
+    text = record["text"] = proof.body.decode("utf-8", "replace")
     witness = (status.get("witness") or {}).get("verifier_key")
     try:
         policy = Policy(
             VerifierKey.parse(status["verifier_key"]),
             (VerifierKey.parse(witness),) if witness else (),
         )
-        checkpoint = ProofFile.parse(record["text"]).verify(leaf.body, policy, verify_ed25519)
+        checkpoint = ProofFile.parse(text).verify(leaf.body, policy, verify_ed25519)
     except (VerificationError, ValueError, KeyError) as error:
         record["fault"] = str(error)
         return record

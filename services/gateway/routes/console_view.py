@@ -64,10 +64,10 @@ def form_token(request: Request) -> str:
     return hashlib.sha256(f"form|{session}".encode()).hexdigest()[:32] if session else ""
 
 
-def html(request: Request, template: str, status: int = 200, **values: object) -> Response:
+def html(request: Request, template: str, code: int = 200, **values: object) -> Response:
     """Render a page."""
     text = templates.get_template(template).render(token=form_token(request), **values)
-    return Response(text, status, media_type="text/html; charset=utf-8", headers=dict(HEADERS))
+    return Response(text, code, media_type="text/html; charset=utf-8", headers=dict(HEADERS))
 
 
 def require_same_origin(request: Request) -> None:

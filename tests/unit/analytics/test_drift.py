@@ -73,6 +73,9 @@ def test_small_samples_are_insufficient_however_large_the_shift(n):
     assert numeric_drift(sample(rng, n, 9.0), sample(rng, 1000)).verdict == "insufficient_data"
     assert category_drift({"a": n}, {"b": 1000}).verdict == "insufficient_data"
     assert category_drift({}, {}).verdict == "insufficient_data"
+    # The first window of an installation has none before it.
+    assert category_drift({"a": 300}, {}).verdict == "insufficient_data"
+    assert category_drift({}, {"a": 300}).verdict == "insufficient_data"
 
 
 def test_the_distance_is_that_of_scipy_within_the_width_of_a_bucket():
