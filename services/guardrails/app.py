@@ -18,7 +18,6 @@ from services.guardrails import (
     ruleset_routes,
     stream_routes,
 )
-from services.guardrails.fast import FastRoutes
 from services.guardrails.settings import GuardrailsSettings
 from services.guardrails.wiring import State, running
 
@@ -36,7 +35,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
         async with running(settings, platform) as state:
             yield state
 
-    app = build(
+    return build(
         "guardrails",
         settings,
         lifespan,
@@ -54,5 +53,3 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
         events=events,
         render_error=protocol_errors.render,
     )
-    app.fastapi.add_middleware(FastRoutes, routes=routes.plain.routes)
-    return app

@@ -1,30 +1,15 @@
-"""Routes without FastAPI's per-request machinery, yet present in the OpenAPI document.
-
-FastAPI resolves dependencies, validates and re-serialises on every request; for a short text that
-costs as much as the check. Here the endpoint gets the request and gives the response.
-"""
+"""Bodies of plain routes: read, checked and described, with lone surrogates named by field."""
 
 import json
-from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import orjson
-from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from libs.common.plain import body_bytes
 from libs.common.problems import from_pydantic
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-class PlainRoute(APIRoute):
-    """An API route whose endpoint is called with the request and nothing else."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Give the endpoint itself."""
-        return self.endpoint
 
 
 async def parse(request: Request, model: type[ModelT]) -> ModelT:
@@ -33,7 +18,7 @@ async def parse(request: Request, model: type[ModelT]) -> ModelT:
     Raises:
         InvalidInputError: not JSON, or a field is wrong; named by JSON pointer, never repeated.
     """
-    body = await request.body()
+    body = await body_bytes(request)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -53,11 +38,6 @@ def _reasons(body: bytes, model: type[BaseModel], error: ValidationError) -> lis
     except ValueError:  # no JSON at all: the first error says so
         pass
     return list(error.errors(include_url=False, include_context=False, include_input=False))
-
-
-def answer(document: object) -> Response:
-    """Give a JSON response."""
-    return Response(orjson.dumps(document), media_type="application/json")
 
 
 def described(body: type[BaseModel], result: type[BaseModel]) -> dict[str, Any]:

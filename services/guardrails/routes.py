@@ -10,10 +10,11 @@ from fastapi.responses import Response, StreamingResponse
 from libs.common.context import current
 from libs.common.errors import ServiceError
 from libs.common.ids import uuid7
+from libs.common.plain import PlainRoute, respond
 from libs.common.problems import problem_body
 from services.guardrails.adapters.inference_v2 import GuardModel
 from services.guardrails.checker import Checker
-from services.guardrails.plain import PlainRoute, answer, described, parse
+from services.guardrails.plain import described, parse
 from services.guardrails.schemas import (
     BatchRequest,
     BatchResponse,
@@ -42,7 +43,7 @@ async def validate(request: Request) -> Response:
         ttl_s=body.cache_ttl,
     )
     outcome = checked.outcome
-    return answer(decision_out(outcome, outcome.decisions[0], checked.ids[0], checked.latency_ms))
+    return respond(decision_out(outcome, outcome.decisions[0], checked.ids[0], checked.latency_ms))
 
 
 @plain.post(
@@ -73,7 +74,7 @@ async def validate_batch(request: Request) -> Response:
         decision_out(outcome, decision, event_id, checked.latency_ms)
         for decision, event_id in zip(outcome.decisions, checked.ids, strict=True)
     ]
-    return answer({"batch_id": batch_id, "results": results})
+    return respond({"batch_id": batch_id, "results": results})
 
 
 async def progress(checker: Checker, body: BatchRequest, batch_id: str) -> AsyncIterator[bytes]:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from libs.common.context import RequestContext, current
 from libs.common.errors import ServiceError
 from libs.common.logging import get_logger
+from services.guardrails.adapters.local import LocalValidator
 from services.guardrails.domain.document import Document, View
 from services.guardrails.domain.params import ParamsError, check_names
 from services.guardrails.domain.policy import ValidatorRule
-from services.guardrails.domain.ports import Validator
 from services.guardrails.domain.sentences import sentences
 from services.guardrails.domain.verdict import Detection, Status
 
@@ -233,7 +233,7 @@ class InjectionValidator:
     name = "injection"
     kind = "pattern"
 
-    def __init__(self, rules: Validator, model: GuardModel, label: str = "injection") -> None:
+    def __init__(self, rules: LocalValidator, model: GuardModel, label: str = "injection") -> None:
         """Build.
 
         Args:
@@ -261,6 +261,14 @@ class InjectionValidator:
         if not isinstance(wanted, bool):
             raise ParamsError("/model", "must be true or false")
         return wanted
+
+    def check_now(
+        self, documents: Sequence[Document], rule: ValidatorRule
+    ) -> list[Detection] | None:
+        """Run the rules on short texts where no model is asked."""
+        if self.parse(rule.params):
+            return None
+        return self.rules.check_now(documents, rule.model_copy(update={"params": {}}))
 
     async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
         """Run the rules, and the model in one call for all texts and windows."""

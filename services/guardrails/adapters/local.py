@@ -84,12 +84,20 @@ class LocalValidator:
         """Check and read the parameters."""
         return self.detector.parse(params)
 
+    def check_now(
+        self, documents: Sequence[Document], rule: ValidatorRule
+    ) -> list[Detection] | None:
+        """Judge texts of at most INLINE_BYTES_MAX together; None for longer ones."""
+        if sum(len(document.original.utf8.data) for document in documents) > INLINE_BYTES_MAX:
+            return None
+        return self._all(documents, self.detector.parse(rule.params))
+
     async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
         """Judge the texts; those over INLINE_BYTES_MAX together, off the event loop."""
+        found = self.check_now(documents, rule)
+        if found is not None:
+            return found
         params = self.detector.parse(rule.params)
-        size = sum(len(document.original.utf8.data) for document in documents)
-        if size <= INLINE_BYTES_MAX:
-            return self._all(documents, params)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._all, documents, params)
 

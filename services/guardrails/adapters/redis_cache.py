@@ -24,9 +24,9 @@ class _Call:
     """The keys of one call and where its values go; a caller that gave up cancelled it."""
 
     names: list[str]
-    values: asyncio.Future[list[bytes | None]]
+    values: asyncio.Future[list[Any]]
 
-    def give(self, values: list[bytes | None]) -> None:
+    def give(self, values: list[Any]) -> None:
         if not self.values.done():
             self.values.set_result(values)
 
@@ -63,7 +63,7 @@ class RedisVerdictCache:
         self._observe("miss", len(keys) - hits)
         return epoch, entries
 
-    async def _read(self, tenant: str, names: list[str]) -> list[bytes | None]:
+    async def _read(self, tenant: str, names: list[str]) -> list[Any]:
         """Read values, together with the calls that wait for the same tenant's next MGET."""
         loop = asyncio.get_running_loop()
         call = _Call(names, loop.create_future())

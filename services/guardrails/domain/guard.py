@@ -17,7 +17,7 @@ from services.guardrails.domain.decide import decide, judge
 from services.guardrails.domain.document import Document
 from services.guardrails.domain.operators import TenantKeys
 from services.guardrails.domain.policy import Policy, ValidatorRule
-from services.guardrails.domain.ports import PolicySource, Validator, VerdictCache
+from services.guardrails.domain.ports import CheckNow, PolicySource, Validator, VerdictCache
 from services.guardrails.domain.trial import Trial
 from services.guardrails.domain.verdict import Decision, Detection, Status, Verdict
 
@@ -266,20 +266,47 @@ class Guard:
         documents = [Document(text) for text in texts]
         if budget_s is None:
             budget_s = policy.body.budget_ms / 1e3
-        columns = await asyncio.gather(
-            *(self._run_one(rule, documents, budget_s) for rule in rules)
-        )
-        return list(zip(*columns, strict=True))
+        columns = [self._run_now(rule, documents) for rule in rules]
+        waiting = [index for index, column in enumerate(columns) if column is None]
+        if waiting:
+            late = await asyncio.gather(
+                *(self._run_one(rules[index], documents, budget_s) for index in waiting)
+            )
+            for index, column in zip(waiting, late, strict=True):
+                columns[index] = column
+        return list(zip(*(column for column in columns if column is not None), strict=True))
 
     def _version(self, rule: ValidatorRule) -> str:
         validator = self.validators.get(rule.name)
         return validator.version if validator else ""
+
+    def _run_now(self, rule: ValidatorRule, documents: list[Document]) -> list[Verdict] | None:
+        """Run a validator that needs neither a deadline nor a task; None where it is another."""
+        # By name, not isinstance: asking a protocol costs as much as a short check.
+        check_now: CheckNow | None = getattr(self.validators.get(rule.name), "check_now", None)
+        if check_now is None:
+            return None
+        started = time.perf_counter()
+        try:
+            found = check_now(documents, rule)
+        except Exception as error:  # as in `_detect`
+            found = self._failed(rule, error, len(documents))
+        return None if found is None else self._judged(rule, documents, found, started)
 
     async def _run_one(
         self, rule: ValidatorRule, documents: list[Document], budget_s: float
     ) -> list[Verdict]:
         started = time.perf_counter()
         detections = await self._detect(rule, documents, budget_s)
+        return self._judged(rule, documents, detections, started)
+
+    def _judged(
+        self,
+        rule: ValidatorRule,
+        documents: list[Document],
+        detections: list[Detection],
+        started: float,
+    ) -> list[Verdict]:
         seconds = time.perf_counter() - started
         version = self._version(rule)
         verdicts = [
@@ -302,5 +329,8 @@ class Guard:
         except TimeoutError:
             return [Detection(status=Status.TIMEOUT, version=validator.version)] * len(documents)
         except Exception as error:  # a defect of one validator must not take the others along
-            log.error("validator failed", validator=rule.name, error_type=type(error).__name__)
-            return [Detection(status=Status.ERROR, version=validator.version)] * len(documents)
+            return self._failed(rule, error, len(documents))
+
+    def _failed(self, rule: ValidatorRule, error: Exception, count: int) -> list[Detection]:
+        log.error("validator failed", validator=rule.name, error_type=type(error).__name__)
+        return [Detection(status=Status.ERROR, version=self._version(rule))] * count

@@ -34,7 +34,10 @@ _CONFUSABLES: dict[int, str] = {
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 # A bar stands for a letter only between letters or digits.
 _LEET_WORD = re.compile(r"(?:[a-z0-9@$!]|(?<=[a-z0-9])\|(?=[a-z0-9]))+")
-_LEET_CHAR = re.compile(r"[013457@$!|]")
+# Such a sign beside a letter, or in a short run of digits.
+_LEET_SEEN = re.compile(
+    r"[a-z@$!|][013457@$!|]|[013457@$!|][a-z@$!|]|(?<![0-9])[0-9]{1,3}(?![0-9])"
+)
 # Longer runs of digits alone are numbers.
 _LEET_DIGITS_MAX = 3
 _SPACED = re.compile(r"(?<![^\W_])[a-z](?:[ ._*-]{1,2}[a-z](?![^\W_])){2,}")
@@ -105,7 +108,7 @@ def _fold_char(char: str) -> str:
 
 def leet(reading: Reading) -> Reading:
     """Undo digits and signs that stand for letters, in words with a letter and in short ones."""
-    if not _LEET_CHAR.search(reading.text):
+    if not _LEET_SEEN.search(reading.text):
         return reading
     text = _LEET_WORD.sub(lambda match: _unleet(match[0]), reading.text)
     return Reading(text, reading.starts, reading.ends)

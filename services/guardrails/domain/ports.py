@@ -1,6 +1,6 @@
 """What the domain needs from outside, by role. Adapters implement these; each says how it fails."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from services.guardrails.domain.document import Document
@@ -40,6 +40,11 @@ class Validator(Protocol):
     async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
         """Judge the texts, one detection each, in order."""
         ...
+
+
+# A validator that judges short texts in microseconds, without waiting for anything, has a method
+# `check_now` that does what `check` does; it gives None where it would take a while.
+CheckNow = Callable[[Sequence[Document], ValidatorRule], list[Detection] | None]
 
 
 class VerdictCache(Protocol):
