@@ -39,7 +39,7 @@ def plain_endpoints(
         for router in routers
         for route in router.routes
         if isinstance(route, PlainRoute) and "{" not in route.path
-        for method in route.methods
+        for method in route.methods or ()
     }
 
 

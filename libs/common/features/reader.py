@@ -5,11 +5,9 @@ makes features missing and says why; nothing is raised and Postgres is never ask
 that name the same entity share its key, its bytes and their decoding.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +29,7 @@ from libs.common.features.layout import (
 )
 from libs.common.features.windows import DAY_MS, HOUR_MS, NULL_CODE, hour_and_weekday
 from libs.common.redis import UNAVAILABLE, Redis
+from libs.common.shared_reads import SharedReads
 
 REDIS_UNAVAILABLE = "redis_unavailable"
 # Redis answers but does not hold what the log says: it came back empty and is being rebuilt.
@@ -67,8 +66,7 @@ class OnlineFeatureReader:
 
     def __init__(self, redis: Redis, *, timeout_s: float = 0.05) -> None:
         """Take a client and the longest time that a read may wait for it, in seconds."""
-        self._redis = redis
-        self._timeout_s = timeout_s
+        self._reads = SharedReads(redis, timeout_s=timeout_s)
         self._arena = Arena()
 
     async def read(
@@ -93,16 +91,14 @@ class OnlineFeatureReader:
         if not wanted:
             return store
         try:
-            async with asyncio.timeout(self._timeout_s):
-                # The client does not decode, so answers are bytes; its types allow text as well.
-                answer = cast(list[bytes | None], await self._redis.mget([SERVING_KEY, *wanted]))
+            blobs = await self._reads.get([SERVING_KEY, *wanted])
         except UNAVAILABLE:
             store.reasons.add(REDIS_UNAVAILABLE)
             return store
-        if answer[0] is None:
+        if blobs[SERVING_KEY] is None:
             store.reasons.add(STORE_NOT_READY)
             return store
-        store.blobs = dict(zip(wanted, answer[1:], strict=True))
+        store.blobs = blobs
         return store
 
 

@@ -1,0 +1,98 @@
+"""MGETs of concurrent requests in one: what is asked while one is on its way goes with the next.
+
+A round trip through the client costs ten times what a key in it costs. A lone request is sent at
+once; under load requests join, and the cost of the trip is shared. Nothing waits on a timer.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from libs.common.redis import Redis
+
+Blobs = Mapping[str, bytes | None]
+# Calls with more keys go by themselves: joined, they would only delay each other.
+JOINED_KEYS_MAX = 64
+# Keys of one joined MGET; more make the next one.
+GROUP_KEYS_MAX = 512
+# Joined MGETs under way at once.
+FLIGHTS_MAX = 2
+
+
+class _Group:
+    """Keys that travel together, and who waits for them."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, None] = {}
+        self.waiting: list[asyncio.Future[Blobs]] = []
+
+
+class SharedReads:
+    """Reads keys through one client. Its methods belong to one event loop."""
+
+    def __init__(self, redis: Redis, *, timeout_s: float) -> None:
+        """Take a client and the longest time that a read may take, in seconds."""
+        self._redis = redis
+        self._timeout_s = timeout_s
+        self._groups: list[_Group] = []
+        self._flying = 0
+        self._departing: set[asyncio.Task[None]] = set()
+
+    async def get(self, keys: Sequence[str]) -> Blobs:
+        """Give the values of the keys, perhaps with others; None for a key that does not exist.
+
+        Raises:
+            RedisError, OSError, TimeoutError: as `libs.common.redis.UNAVAILABLE`.
+        """
+        async with asyncio.timeout(self._timeout_s):
+            if len(keys) > JOINED_KEYS_MAX:
+                return await self._mget(keys)
+            if not self._flying:
+                return await self._fly(keys)
+            return await self._join(keys)
+
+    async def _fly(self, keys: Sequence[str]) -> Blobs:
+        """Read, and let the next group depart after it."""
+        self._flying += 1
+        try:
+            return await self._mget(keys)
+        finally:
+            self._flying -= 1
+            self._depart()
+
+    def _join(self, keys: Sequence[str]) -> asyncio.Future[Blobs]:
+        if not self._groups or len(self._groups[-1].keys) + len(keys) > GROUP_KEYS_MAX:
+            self._groups.append(_Group())
+        group = self._groups[-1]
+        group.keys.update(dict.fromkeys(keys))
+        future: asyncio.Future[Blobs] = asyncio.get_running_loop().create_future()
+        group.waiting.append(future)
+        self._depart()
+        return future
+
+    def _depart(self) -> None:
+        """Send waiting groups while there is room."""
+        while self._groups and self._flying + len(self._departing) < FLIGHTS_MAX:
+            task = asyncio.create_task(self._carry(self._groups.pop(0)))
+            self._departing.add(task)
+            task.add_done_callback(self._departing.discard)
+
+    async def _carry(self, group: _Group) -> None:
+        """Read a group's keys; everybody who still waits gets what came, or what went wrong."""
+        self._departing.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                blobs = await self._fly(list(group.keys))
+        except Exception as error:  # whatever it was, it is the waiting ones' to handle
+            for future in group.waiting:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for future in group.waiting:
+                if not future.done():
+                    future.set_result(blobs)
+
+    async def _mget(self, keys: Sequence[str]) -> Blobs:
+        # The client does not decode, so answers are bytes; its types allow text as well.
+        values = cast(list[bytes | None], await self._redis.mget(keys))
+        return dict(zip(keys, values, strict=True))
