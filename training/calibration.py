@@ -19,6 +19,7 @@ _EPSILON = 1e-12
 # a handful of payments.
 _BLOCK_ROWS_MIN = 50
 _NEWTON_STEPS = 50
+_STEP_MIN = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,27 @@ def _platt(labels: Bools, scores: Floats) -> dict[str, Any]:
     design = np.column_stack([margin, np.ones(len(margin))])
     weights = np.array([1.0, 0.0])
     for _ in range(_NEWTON_STEPS):
-        p = 1 / (1 + np.exp(-design @ weights))
+        p = _sigmoid(design @ weights)
         hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
         step = np.linalg.solve(hessian, design.T @ (target - p))
+        before = _cross_entropy(target, p)
+        while _cross_entropy(target, _sigmoid(design @ (weights + step))) > before:
+            step = step / 2  # Newton overshoots where the curve is flat
+            if float(np.abs(step).max()) < _STEP_MIN:
+                break
         weights = weights + step
-        if float(np.abs(step).max()) < 1e-9:
+        if float(np.abs(step).max()) < _STEP_MIN:
             break
     slope = max(float(weights[0]), 1e-3)  # a falling curve would turn the order around
     return {"method": "platt", "slope": slope, "intercept": float(weights[1])}
+
+
+def _sigmoid(margin: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(margin, -35.0, 35.0))))
+
+
+def _cross_entropy(target: Floats, p: Floats) -> float:
+    return -float(target @ np.log(p) + (1 - target) @ np.log1p(-p))
 
 
 def _isotonic(labels: Bools, scores: Floats) -> dict[str, Any]:

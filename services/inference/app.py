@@ -13,7 +13,7 @@ from libs.common.platform import Platform
 from services.inference.adapters.text_loading import TEXT_TASKS
 from services.inference.dataplane import DataPlane
 from services.inference.metrics import InferenceMetrics
-from services.inference.routes import lifecycle, models, predict, recommend, score
+from services.inference.routes import lifecycle, models, policies, predict, recommend, score
 from services.inference.routes.score import Scoring
 from services.inference.routes.v2 import routes as v2
 from services.inference.routes.v2.errors import render_error
@@ -23,6 +23,7 @@ from services.inference.scoring.personalization import PersonalizationScorer
 from services.inference.scoring.recommend import Recommender
 from services.inference.settings import InferenceSettings
 from services.inference.wiring_control import Stores, build_repository, open_control
+from services.inference.wiring_policies import open_policies, open_rates
 from services.inference.wiring_text import open_texts, v2_state
 
 
@@ -42,7 +43,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(platform: Platform) -> AsyncIterator[Mapping[str, Any]]:
-        metrics = InferenceMetrics(platform.registry)
+        metrics, rates = InferenceMetrics(platform.registry), open_rates(settings)
         repository = build_repository(settings)
         stores = Stores(platform, settings)
         repository.wanted = await stores.wanted()
@@ -54,16 +55,16 @@ def create_app(
         async with (
             open_control(platform, settings, repository, metrics, stores) as control,
             open_texts(platform, settings, repository, metrics, pending, control.rollouts) as texts,
+            open_policies(platform, settings) as deciding,
         ):
             plane.on_missing = control.models.want
             control.models.publish_drift = plane.drift.publish
-            fraud = FraudScorer(
-                *shared, control.rollouts, review_amount=settings.degraded_review_amount
-            )
+            fraud = FraudScorer(*shared, control.rollouts, policies=deciding, rates=rates)
             pairs = PersonalizationScorer(*shared, control.rollouts)
             batch = BatchScorer(fraud, pairs, chunk_rows=settings.batch_chunk_rows)
             yield {
                 "control": control,
+                "policies": deciding,
                 "scoring": Scoring(plane, fraud, pairs, batch, metrics),
                 "recommender": Recommender(*shared, control.rollouts),
                 "texts": texts,
@@ -81,6 +82,7 @@ def create_app(
             predict.router,
             models.router,
             lifecycle.router,
+            policies.router,
         ],
         events=events,
         render_error=render_error,

@@ -49,6 +49,14 @@ class FraudRequest(_Request):
     country_code: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z]{2}$")] | None = Field(
         None, description="ISO 3166 alpha-2."
     )
+    device_id: Identifier | None = Field(
+        None, description="The phone or browser that pays, where there is one."
+    )
+    currency: Annotated[str, Field(strict=True, pattern=r"^[A-Z]{3}$")] | None = Field(
+        None,
+        description="ISO 4217 code of the amount; the base currency when absent. One without a "
+        "rate is refused.",
+    )
     transaction_id: Identifier | None = Field(
         None, description="The id under which the payment is or will be ingested: it counts once."
     )
@@ -80,9 +88,11 @@ class Candidate(_Request):
 
 
 class RecommendRequest(_Request):
-    """A user and the items to rank; the caller brings the candidates."""
+    """A user or a session, and the items to rank; the caller brings the candidates."""
 
-    user_id: Identifier
+    user_id: Identifier | None = Field(
+        None, description="Absent for a visitor who is known by the session alone."
+    )
     session_id: Identifier | None = None
     item_ids: Annotated[list[Identifier], Field(max_length=CANDIDATES_MAX)] = Field(
         default_factory=list, description="Candidates by id alone."
@@ -94,11 +104,25 @@ class RecommendRequest(_Request):
     categories: Annotated[list[Identifier], Field(max_length=50)] = Field(
         default_factory=list, description="Only items of these categories; empty means all."
     )
+    exclude_categories: Annotated[list[Identifier], Field(max_length=50)] = Field(
+        default_factory=list, description="No item of these; one without a category may stay."
+    )
+    price_min: Amount | None = Field(None, description="Only items known to cost at least this.")
     price_max: Amount | None = Field(None, description="Only items known to cost at most this.")
+    max_per_category: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        None, description="At most so many items of one category; those without one count alone."
+    )
     exclude_items: Annotated[list[Identifier], Field(max_length=CANDIDATES_MAX)] = []
     exclude_seen: Flag = Field(
-        False, description="Leave out what the user met in 30 days or bought."
+        False,
+        description="Leave out what the user met in 30 days or bought in 90; needs user_id, as a "
+        "session's events do not name their items.",
     )
+
+    @property
+    def subject(self) -> str:
+        """Whom the list is for: the user, else the session."""
+        return str(self.user_id or self.session_id)
 
     @property
     def offered(self) -> list[Candidate]:
@@ -184,6 +208,15 @@ class _Common(_Answer):
     ensemble: EnsembleAnswer | None = None
 
 
+class ConvertedAmount(_Answer):
+    """What the model read instead of an amount in another currency."""
+
+    amount: float
+    currency: str
+    rate: float
+    rates_as_of: str
+
+
 class FraudAnswer(_Common):
     """Score, decision and reasons."""
 
@@ -194,6 +227,9 @@ class FraudAnswer(_Common):
     explanation: str
     explanation_method: Literal["tree_shap", "none"]
     top_risk_factors: list[str]
+    reason_codes: list[str]
+    decision_policy: str
+    converted_amount: ConvertedAmount | None = None
     explanation_detail: ExplanationDetail | None = None
 
 

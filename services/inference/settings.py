@@ -40,6 +40,12 @@ class InferenceSettings(ServiceSettings):
         description="While features cannot be read, payments from this amount on are at least "
         "reviewed, whatever their score.",
     )
+    currency_rates_path: Path | None = env(
+        "CURRENCY_RATES_PATH",
+        default=None,
+        description='JSON table of rates: {"base": "USD", "as_of": "2025-06-30", "rates": {"EUR": '
+        "1.17}}, base units for one unit; empty takes the rounded built-in table of that day.",
+    )
     batch_chunk_rows: int = env(
         "SCORE_BATCH_CHUNK_ROWS",
         default=250,

@@ -35,6 +35,17 @@ _LIFECYCLE = (
     ),
 )
 
+# What a tenant does about a score; each route speaks of the caller's own tenant.
+_POLICIES = tuple(
+    Route(method, path, scope, summary, lane="admin", also_v1=True)
+    for method, path, scope, summary in (
+        ("GET", "/decision-policies/{name}", "policies:read", "Thresholds in force"),
+        ("PUT", "/decision-policies/{name}", "policies:admin", "Set the tenant's thresholds"),
+        ("DELETE", "/decision-policies/{name}", "policies:admin", "Give back to the model's own"),
+        ("GET", "/decision-policies/{name}/history", "policies:read", "All versions"),
+    )
+)
+
 INFERENCE = Service(
     name="inference",
     port=8081,
@@ -122,6 +133,7 @@ INFERENCE = Service(
             lane="admin",
         ),
         *_LIFECYCLE,
+        *_POLICIES,
         Route(
             "POST",
             "/v2/repository/models/{name}/load",

@@ -57,6 +57,8 @@ class BatchScorer:
             try:
                 item = kind.model_validate(raw)
                 event_time_ms(item.timestamp)
+                if isinstance(item, FraudRequest):
+                    self._fraud.convert(item)
                 accepted.append((index, item))
             except ValidationError as error:
                 listed = error.errors(include_url=False, include_context=False, include_input=False)

@@ -4,12 +4,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from libs.common.errors import InvalidInputError
 from libs.common.events.envelope import Event, EventEmitter
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows
 from libs.common.rollouts import Arm
+from services.inference.control.policies import PolicyControl
 from services.inference.control.rollouts import Live, RolloutControl
 from services.inference.dataplane import DataPlane
+from services.inference.domain.currency import Converted, CurrencyRates
 from services.inference.domain.model import TabularModel
+from services.inference.domain.reasons import Circumstances, reason_codes
 from services.inference.domain.scoring import (
     GroupContribution,
     action_for,
@@ -19,7 +23,7 @@ from services.inference.domain.scoring import (
     top_factors,
 )
 from services.inference.metrics import InferenceMetrics
-from services.inference.schemas import FraudRequest
+from services.inference.schemas import AMOUNT_MAX, FraudRequest
 from services.inference.scoring.base import (
     Origin,
     Scored,
@@ -49,10 +53,12 @@ class FraudScorer(ScorerBase):
         metrics: InferenceMetrics,
         rollouts: RolloutControl,
         *,
-        review_amount: float,
+        policies: PolicyControl,
+        rates: CurrencyRates,
     ) -> None:
         super().__init__(plane, reader, events, metrics, rollouts)
-        self._review_amount = review_amount
+        self._policies = policies
+        self._rates = rates
 
     async def score(self, items: Sequence[FraudRequest], origin: Origin) -> list[dict[str, Any]]:
         """Score payments; events are durable when this returns.
@@ -65,7 +71,9 @@ class FraudScorer(ScorerBase):
         """
         started = time.perf_counter()
         stable = self._plane.resolve(MODEL)
-        rows = await self.read(stable.service, [_feature_request(item) for item in items])
+        amounts = [self.convert(item) for item in items]
+        asked = [_feature_request(*pair) for pair in zip(items, amounts, strict=True)]
+        rows = await self.read(stable.service, asked)
 
         def failures(
             model: TabularModel, arm: Arm, places: Sequence[int], reason: str, live: Live | None
@@ -77,7 +85,8 @@ class FraudScorer(ScorerBase):
         answers, events = [], []
         for index, item in enumerate(items):
             scored = found.scored[index]
-            body, event = self._answer(scored, item, rows, index, origin, started, found.live)
+            paid = amounts[index]
+            body, event = self._answer(scored, item, paid, rows, index, origin, started, found.live)
             answers.append(body)
             events.append(event)
             await give_way(index)
@@ -88,6 +97,21 @@ class FraudScorer(ScorerBase):
                 facts = self._facts(item, scored, rows, index, events[index], origin)
                 self.trial.after(found.live, scored.arm, found.keys[index][1], facts)
         return answers
+
+    def convert(self, item: FraudRequest) -> Converted:
+        """Give the amount in the base currency.
+
+        Raises:
+            InvalidInputError: no rate for the currency, or too large an amount in the base.
+        """
+        paid = self._rates.convert(item.transaction_amount, item.currency)
+        if paid is None:
+            raise InvalidInputError.field("/currency", "is a currency without a rate here")
+        if paid.amount > AMOUNT_MAX:
+            raise InvalidInputError.field(
+                "/transaction_amount", "is too large once it is converted to the base currency"
+            )
+        return paid
 
     def _facts(
         self,
@@ -120,6 +144,7 @@ class FraudScorer(ScorerBase):
         self,
         scored: Scored,
         item: FraudRequest,
+        paid: Converted,
         rows: FeatureRows,
         index: int,
         origin: Origin,
@@ -129,8 +154,8 @@ class FraudScorer(ScorerBase):
         """Decide, explain and describe one row."""
         model, score = scored.model, scored.score
         self._metrics.prediction_scores.labels(model.name, model.version).observe(score)
-        assert model.bands is not None, "a fraud model is not loaded without its bands"
-        level = model.bands.level(score)
+        deciding = self._policies.deciding(model)
+        level = deciding.bands.level(score)
         blind = is_blind(rows)
         explain_started = time.perf_counter()
         # A large batch explains what somebody will look at: risk, or a wish to know.
@@ -140,7 +165,18 @@ class FraudScorer(ScorerBase):
         explain_s, total_s = now - explain_started, now - started
         common = self.common(rows, index, model, scored.arm, scored.ensemble)
         action = action_for(
-            level, item.transaction_amount, is_blind=blind, review_amount=self._review_amount
+            level, paid.amount, is_blind=blind, review_amount=deciding.review_amount
+        )
+        reasons = reason_codes(
+            groups,
+            Circumstances(
+                missing=rows.missing[index],
+                values=dict(zip(model.service.names, rows.matrix[index].tolist(), strict=True)),
+                is_blind=blind,
+                is_stale=bool(rows.stale[index]),
+                is_merchant_named=item.merchant_id is not None,
+                is_converted=paid.currency != self._rates.base,
+            ),
         )
         body = {
             "fraud_score": round(score, 6),
@@ -152,9 +188,18 @@ class FraudScorer(ScorerBase):
             ),
             "explanation_method": "tree_shap" if groups else "none",
             "top_risk_factors": top_factors(groups),
+            "reason_codes": reasons,
+            "decision_policy": deciding.name,
             "latency_ms": round(total_s * 1e3, 3),
             **common,
         }
+        if paid.currency != self._rates.base:
+            body["converted_amount"] = {
+                "amount": round(paid.amount, 2),
+                "currency": self._rates.base,
+                "rate": paid.rate,
+                "rates_as_of": self._rates.as_of.isoformat(),
+            }
         if item.explain and groups:
             body["explanation_detail"] = _detail(model, base, groups)
         details = {
@@ -162,6 +207,8 @@ class FraudScorer(ScorerBase):
             "confidence": body["confidence"],
             "decision": action,
             "risk": level,
+            "policy": deciding.name,
+            "reasons": reasons,
             "cached": False,
             "latency_ms": {
                 "total": body["latency_ms"],
@@ -205,15 +252,17 @@ class FraudScorer(ScorerBase):
         return model.explainer.base_value, groups
 
 
-def _feature_request(item: FraudRequest) -> FeatureRequest:
+def _feature_request(item: FraudRequest, paid: Converted) -> FeatureRequest:
     entities = {"card": item.card_id}
     if item.merchant_id is not None:
         entities["merchant"] = item.merchant_id
-    values: dict[str, object] = {"amount_minor": minor_units(item.transaction_amount)}
+    values: dict[str, object] = {"amount_minor": minor_units(paid.amount)}
     if item.mcc_code is not None:
         values["mcc_code"] = item.mcc_code
     if item.country_code is not None:
         values["country_code"] = item.country_code.upper()
+    if item.device_id is not None:
+        values["device_id"] = item.device_id
     return FeatureRequest(entities, values, event_time_ms(item.timestamp), item.transaction_id)
 
 

@@ -6,12 +6,14 @@ what a search or a category page would show. Filters hold before scoring, "seen"
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from libs.common.context import current
+from libs.common.errors import InvalidInputError
 from libs.common.events.envelope import Event, event_for_request
 from libs.common.features.contract import FeatureRequest, FeatureRows
 from libs.common.rollouts import Arm
@@ -39,11 +41,16 @@ class Recommender(ScorerBase):
         """Rank the candidates; one event for the call is durable when this returns.
 
         Raises:
+            InvalidInputError: it is for nobody, or leaves out what only a user has seen.
             ModelNotLoadedError: no version of the relevance model is ready.
             InferenceFailedError: the model failed; a failed event was recorded.
             UnavailableError: the event cannot be made durable.
         """
         started = time.perf_counter()
+        if request.user_id is None and request.session_id is None:
+            raise InvalidInputError.field("/user_id", "or session_id: one of them is needed")
+        if request.user_id is None and request.exclude_seen:
+            raise InvalidInputError.field("/exclude_seen", "needs user_id")
         model = self._plane.resolve(RELEVANCE)
         candidates = admissible(request)
         if not candidates:
@@ -59,7 +66,7 @@ class Recommender(ScorerBase):
             return [_event(failed, request, rows, "failed", reason, arm=arm, live=live)]
 
         # One user is one subject, so one version ranks the whole list.
-        found = await self.score_rows(stable, [request.user_id] * len(candidates), rows, failures)
+        found = await self.score_rows(stable, [request.subject] * len(candidates), rows, failures)
         first = found.scored[0]
         model = first.model
         ranked = rank(
@@ -67,6 +74,7 @@ class Recommender(ScorerBase):
             [found.scored[at].score for at in range(len(candidates))],
             seen=_seen(model, rows) if request.exclude_seen else None,
             most=request.k,
+            per_category=request.max_per_category,
         )
         event = _event(
             model,
@@ -86,7 +94,7 @@ class Recommender(ScorerBase):
                 self.again(RELEVANCE, rows, 0),
                 ENDPOINT,
                 event.id,
-                request.user_id,
+                request.subject,
             )
             self.trial.after(found.live, first.arm, found.keys[0][1], facts)
         return self._body(model, request, ranked, (rows, event), started)
@@ -118,12 +126,20 @@ def admissible(request: RecommendRequest) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     for item in request.offered:
         fits_category = not request.categories or item.item_category in request.categories
-        fits_price = request.price_max is None or (
-            item.item_price is not None and item.item_price <= request.price_max
-        )
+        fits_category &= item.item_category not in request.exclude_categories
+        fits_price = _fits_price(request, item.item_price)
         if item.item_id not in excluded and fits_category and fits_price:
             found.setdefault(item.item_id, item)
     return list(found.values())
+
+
+def _fits_price(request: RecommendRequest, price: float | None) -> bool:
+    """Whether a price lies within the bounds; an unknown one only fits where there are none."""
+    if request.price_min is None and request.price_max is None:
+        return True
+    if price is None or (request.price_min is not None and price < request.price_min):
+        return False
+    return request.price_max is None or price <= request.price_max
 
 
 def rank(
@@ -132,6 +148,7 @@ def rank(
     *,
     seen: Sequence[bool] | None,
     most: int,
+    per_category: int | None = None,
 ) -> list[dict[str, Any]]:
     """Order by score, highest first, equal scores by item id; at most `most`.
 
@@ -140,11 +157,14 @@ def rank(
         scores: relevance of each.
         seen: items to leave out, in the same order; None leaves none out.
         most: length of the list.
+        per_category: at most so many of one category; items without one count alone.
     """
     order = sorted(
         (at for at in range(len(candidates)) if seen is None or not seen[at]),
         key=lambda at: (-float(scores[at]), candidates[at].item_id),
     )
+    if per_category is not None:
+        order = _spread(order, candidates, per_category)
     return [
         {
             "item_id": candidates[at].item_id,
@@ -153,6 +173,19 @@ def rank(
         }
         for place, at in enumerate(order[:most], 1)
     ]
+
+
+def _spread(order: Sequence[int], candidates: Sequence[Candidate], most: int) -> list[int]:
+    """Drop items whose category has had its share; the order of the others stays."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for at in order:
+        category = candidates[at].item_category
+        if category is not None:
+            taken[category] += 1
+        if category is None or taken[category] <= most:
+            kept.append(at)
+    return kept
 
 
 def _seen(model: TabularModel, rows: FeatureRows) -> list[bool]:
@@ -164,7 +197,9 @@ def _seen(model: TabularModel, rows: FeatureRows) -> list[bool]:
 
 
 def _feature_request(request: RecommendRequest, item: Candidate) -> FeatureRequest:
-    entities = {"user": request.user_id, "item": item.item_id}
+    entities = {"item": item.item_id}
+    if request.user_id is not None:
+        entities["user"] = request.user_id
     if request.session_id is not None:
         entities["session"] = request.session_id
     values: dict[str, object] = {}
@@ -205,5 +240,5 @@ def _event(
     if score is not None:
         data.update(score=score, confidence=round(confidence_of(score), 6))
     return event_for_request(
-        "prediction.made", "inference", "standard", data, data_subject=request.user_id
+        "prediction.made", "inference", "standard", data, data_subject=request.subject
     )

@@ -51,6 +51,42 @@ async def test_filters_hold_before_scoring(client, reader):
 
 
 @pytest.mark.anyio
+async def test_more_filters_bound_price_and_categories(client):
+    async def names(**rules):
+        body = {"user_id": "u1", "candidates": ITEMS, **rules}
+        answer = await client.post("/recommend", json=body)
+        return {item["item_id"] for item in answer.json()["items"]}
+
+    assert await names(price_min=20.0, price_max=40.0) == {"item_2", "item_3", "item_4"}
+    assert await names(exclude_categories=["toys"]) == {"item_1", "item_3", "item_5"}
+    spread = await names(max_per_category=1)
+    assert len(spread) == 2
+    assert {int(name[-1]) % 2 for name in spread} == {0, 1}
+
+
+@pytest.mark.anyio
+async def test_a_visitor_without_a_user_is_served_by_the_session(client, reader, events):
+    answer = await client.post("/recommend", json={"session_id": "s9", "candidates": ITEMS})
+    assert len(answer.json()["items"]) == 6
+    assert {"user"} & reader.calls[-1][2][0].entities.keys() == set()
+    assert reader.calls[-1][2][0].entities["session"] == "s9"
+    assert events.events[0].data_subject == "s9"
+    assert problems_of(events.events[0].to_wire(), "inference") is None
+
+
+@pytest.mark.anyio
+async def test_the_order_of_the_candidates_changes_nothing(client, reader):
+    rows = np.arange(6 * len(PERSONALIZATION_V1.names), dtype=np.float32)
+    rows = rows.reshape(6, -1) % 7
+    lists = []
+    for order in ([0, 1, 2, 3, 4, 5], [5, 2, 0, 4, 1, 3]):
+        reader.rows = rows[order]
+        body = {"user_id": "u1", "candidates": [ITEMS[at] for at in order]}
+        lists.append((await client.post("/recommend", json=body)).json()["items"])
+    assert lists[0] == lists[1]
+
+
+@pytest.mark.anyio
 async def test_seen_items_are_left_out_when_asked(client, reader):
     rows = np.full((3, len(PERSONALIZATION_V1.names)), np.nan, dtype=np.float32)
     rows[1, PERSONALIZATION_V1.names.index("user_same_item_30d")] = 2
@@ -82,6 +118,8 @@ async def test_nothing_left_is_an_empty_list_and_no_event(client, events):
         ({"k": "10"}, "/k"),
         ({"user_id": None}, "/user_id"),
         ({"price_max": -1}, "/price_max"),
+        ({"max_per_category": 0}, "/max_per_category"),
+        ({"user_id": None, "session_id": "s", "exclude_seen": True}, "/exclude_seen"),
         ({"surprise": 1}, "/surprise"),
         ({"candidates": [{"item_id": "a", "item_price": True}]}, "/candidates/0/item_price"),
     ],

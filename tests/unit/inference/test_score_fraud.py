@@ -85,6 +85,9 @@ async def test_explanation_adds_up_to_the_margin_of_the_score(client):
         ({"mcc_code": 5411}, "/mcc_code"),
         ({"country_code": "USA"}, "/country_code"),
         ({"country_code": "U1"}, "/country_code"),
+        ({"currency": "eur"}, "/currency"),
+        ({"currency": "XTS"}, "/currency"),
+        ({"transaction_amount": 9e8, "currency": "EUR"}, "/transaction_amount"),
         ({"unknown": 1}, "/unknown"),
         ({"explain": "yes"}, "/explain"),
         ({"timestamp": "2026-01-01T00:00:00"}, "/timestamp"),
@@ -163,6 +166,52 @@ async def test_stale_features_degrade_the_answer(client, reader):
     reader.stale = ["card"]
     body = (await client.post("/score/fraud", json=PAYMENT)).json()
     assert (body["features_stale"], body["degraded_reasons"]) == (["card"], ["features_stale"])
+
+
+async def test_an_amount_in_another_currency_is_converted_and_the_answer_says_how(client, reader):
+    euros = {**PAYMENT, "transaction_amount": 100.0, "currency": "EUR"}
+    body = (await client.post("/score/fraud", json=euros)).json()
+    FraudAnswer.model_validate(body)
+    assert reader.calls[-1][2][0].values["amount_minor"] == 11_700
+    assert body["converted_amount"] == {
+        "amount": 117.0,
+        "currency": "USD",
+        "rate": 1.17,
+        "rates_as_of": "2025-06-30",
+    }
+    assert "amount_converted" in body["reason_codes"]
+    dollars = (await client.post("/score/fraud", json={**PAYMENT, "currency": "USD"})).json()
+    assert "converted_amount" not in dollars
+
+
+async def test_a_batch_refuses_an_unknown_currency_by_its_item_alone(client):
+    items = [PAYMENT, {**PAYMENT, "currency": "XTS"}]
+    body = {"model_type": "fraud_detection", "requests": items}
+    found = (await client.post("/score/batch", json=body)).json()["results"]
+    assert [item["status"] for item in found] == [200, 422]
+    assert found[1]["error"]["errors"][0]["pointer"] == "/currency"
+
+
+@pytest.mark.parametrize("count", [3, 40])
+async def test_the_order_of_a_batch_changes_no_answer(client, reader, count: int):
+    rows = random_rows(FRAUD_V1, count, seed=9)
+    order = np.random.default_rng(1).permutation(count)
+    scores = []
+    for chosen in (np.arange(count), order):
+        reader.rows = rows[chosen]
+        items = [{**PAYMENT, "card_id": f"c{number}"} for number in chosen]
+        # Chunks of the test's settings hold ten rows; the fake reader answers a chunk at a time.
+        found = {}
+        for start in range(0, count, 10):
+            reader.rows = rows[chosen][start : start + 10]
+            part = {"model_type": "fraud_detection", "requests": items[start : start + 10]}
+            listed = (await client.post("/score/batch", json=part)).json()["results"]
+            found |= {
+                items[start + item["index"]]["card_id"]: item["result"]["fraud_score"]
+                for item in listed
+            }
+        scores.append(found)
+    assert scores[0] == scores[1]
 
 
 async def test_a_failing_model_answers_500_and_leaves_a_failed_event(client, reader, events):
