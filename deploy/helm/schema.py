@@ -194,6 +194,13 @@ def schema() -> Schema:
         "models": closed(
             existingClaim=TEXT, mountPath={"type": "string", "pattern": "^/"}, served=NAMES
         ),
+        "inferencePools": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[a-z][a-z0-9-]{0,20}$"},
+            "additionalProperties": required(
+                closed(**COMPONENT, served={**NAMES, "minItems": 1}), "served"
+            ),
+        },
         "gpu": closed(
             enabled=FLAG,
             resourceName=NAME,

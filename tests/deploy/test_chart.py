@@ -415,6 +415,48 @@ def test_the_witness_beside_the_log_hears_only_audit_and_keeps_what_it_signed() 
     assert [str(VerifierKey.parse(line)) for line in text.split()] == text.split()
 
 
+def test_a_pool_of_inference_is_one_more_inference_with_models_of_its_own() -> None:
+    documents = manifests("pools")
+    found = of_kind(documents, "Deployment")
+    main, pool = found["inference"], found["inference-text"]
+    own = [first(each) for each in (main, pool)]
+    names = [{item["name"]: item.get("value") for item in each["env"]} for each in own]
+    assert names[0].pop("MODELS_SERVED") == "fraud,relevance,conversion"
+    assert names[1].pop("MODELS_SERVED") == "sentiment,guard,entities"
+    assert names[0] == names[1]
+    for part in ("image", "startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports"):
+        assert own[0][part] == own[1][part]
+    assert pool["spec"]["replicas"] == 2
+    keys = next(v for v in pool["spec"]["template"]["spec"]["volumes"] if v["name"] == "keys")
+    assert keys["projected"]["sources"][0]["secret"]["items"][0]["key"] == "inference.key"
+    services = of_kind(documents, "Service")
+    urls = [
+        f"http://{services[name]['metadata']['name']}:8081"
+        for name in ("inference", "inference-text")
+    ]
+    addresses = {
+        name: next(i["value"] for i in first(found[name])["env"] if i["name"] == "INFERENCE_URL")
+        for name in ("gateway", "guardrails")
+    }
+    # The gateway asks each which models it serves; guardrails needs the guard model.
+    assert addresses == {"gateway": ",".join(urls), "guardrails": urls[1]}
+    policies = of_kind(documents, "NetworkPolicy")
+    inbound = policies["inference-text"]["spec"]["ingress"][0]["from"]
+    callers = {
+        peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in inbound
+    }
+    assert callers == {"gateway", "guardrails"}
+    for caller in callers:
+        edges = [rule for rule in policies[caller]["spec"]["egress"] if "to" in rule]
+        reached = {
+            peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+            for rule in edges
+            for peer in rule["to"]
+            if "podSelector" in peer
+        }
+        assert {"inference", "inference-text"} <= reached
+
+
 def test_the_external_store_makes_every_secret_that_pods_want() -> None:
     made = {
         d["metadata"]["name"]
@@ -514,6 +556,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a relative mount": ({"models": {"mountPath": "models"}}, "$.models.mountPath"),
     "a log key of another shape": ({"witness": {"logKeys": ["abc"]}}, "$.witness.logKeys[0]"),
+    "a pool that serves nothing": (
+        {"inferencePools": {"text": {"served": []}}},
+        "$.inferencePools.text.served",
+    ),
+    "a pool by a name that no object may have": (
+        {"inferencePools": {"Text": {"served": ["sentiment"]}}},
+        "$.inferencePools",
+    ),
     "no signing keys": ({"keys": {"existingSecret": ""}}, "$.keys.existingSecret"),
 }
 
@@ -617,6 +667,7 @@ def test_every_component_label_is_known() -> None:
         "demo-postgres",
         "demo-redis",
         "witness",
+        "inference-text",
         "remote-engine",
     }
     for name in NAMES:

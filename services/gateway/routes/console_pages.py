@@ -5,9 +5,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request, Response
-from pydantic import SecretStr
 
-from libs.common.settings import ServiceSettings, variables_of
+from libs.common.settings import ServiceSettings
 from services.gateway.adapters.backstage import Backstage, Seen
 from services.gateway.routes.console_view import HEADERS, form_of, html
 
@@ -186,24 +185,9 @@ async def system(request: Request) -> Response:
 
 
 def shown_settings(settings: ServiceSettings) -> list[dict[str, Any]]:
-    """List the settings of this process: variable, value, source; secrets only as set or not."""
-    shown = []
-    for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        if isinstance(value, SecretStr) or "url" in name:
-            # A URL may carry a password.
-            text = "set" if value else "not set"
-        else:
-            text = "" if value is None else str(value)
-        shown.append(
-            {
-                "variable": variables_of(field, name)[0],
-                "value": text,
-                "source": "environment" if name in settings.model_fields_set else "default",
-                "what": field.description or "",
-            }
-        )
-    return sorted(shown, key=lambda each: (each["source"] == "default", each["variable"]))
+    """List the settings of this process, those that were set first."""
+    rows = settings.effective()
+    return sorted(rows, key=lambda row: (row["source"] == "default", row["variable"]))
 
 
 def _part(text: str) -> str:

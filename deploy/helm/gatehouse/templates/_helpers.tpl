@@ -1,3 +1,30 @@
+{{- /* What runs: the six services, and each pool of inference as one more of that kind. root. As YAML. */ -}}
+{{- define "gatehouse.components" -}}
+items:
+{{- range $name, $own := .Values.services }}
+  - {name: {{ $name }}, kind: {{ $name }}, served: {{ ternary $.Values.models.served list (eq $name "inference") | toJson }}, own: {{ mergeOverwrite (deepCopy $.Values.defaults) (deepCopy $own) | toJson }}}
+{{- end }}
+{{- range $pool, $own := .Values.inferencePools }}
+  - {name: inference-{{ $pool }}, kind: inference, served: {{ $own.served | toJson }}, own: {{ mergeOverwrite (deepCopy $.Values.defaults) (deepCopy $.Values.services.inference) (omit (deepCopy $own) "served") | toJson }}}
+{{- end }}
+{{- end }}
+
+{{- /* Where a caller finds a service: root, caller, peer. The gateway knows all pools of inference and asks each
+     what it serves; the others call the pool with the guard model, if there is one. */ -}}
+{{- define "gatehouse.address" -}}
+{{- $root := .root }}
+{{- $port := (index $root.Values.services .peer).port }}
+{{- $urls := list (printf "http://%s-%s:%v" $root.Release.Name .peer $port) }}
+{{- if eq .peer "inference" }}
+{{- range $pool, $own := $root.Values.inferencePools }}
+{{- $url := printf "http://%s-inference-%s:%v" $root.Release.Name $pool $port }}
+{{- if eq $.caller "gateway" }}{{ $urls = append $urls $url }}
+{{- else if has "guard" $own.served }}{{ $urls = list $url }}{{ end }}
+{{- end }}
+{{- end }}
+{{- join "," $urls }}
+{{- end }}
+
 {{- /* Labels that select: root, name. */ -}}
 {{- define "gatehouse.selector" -}}
 app.kubernetes.io/name: gatehouse
