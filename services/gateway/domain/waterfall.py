@@ -49,7 +49,7 @@ def waterfall(spans: Sequence[Mapping[str, Any]]) -> list[Bar]:
         width = max(span["duration_ms"] * 1e6 * scale, _NARROWEST)
         bars.append(
             Bar(
-                span["service"],
+                str(span["service"]).removeprefix("gatehouse-"),
                 span["name"],
                 span["kind"],
                 span["status"],

@@ -10,7 +10,7 @@ from services.gateway.domain.waterfall import WIDTH, waterfall
 
 def span(name: str, parent: str | None, start_ms: float, ms: float) -> dict[str, Any]:
     return {
-        "span_id": name, "parent_span_id": parent, "service": "gateway", "name": name,
+        "span_id": name, "parent_span_id": parent, "service": "gatehouse-gateway", "name": name,
         "kind": "server", "status": "ok", "start_unix_ns": str(int(start_ms * 1e6) + 10**18),
         "duration_ms": ms,
     }  # fmt: skip
@@ -21,6 +21,7 @@ def test_a_call_stands_below_its_caller_where_it_began() -> None:
     assert [(bar.name, bar.depth) for bar in bars] == [("a", 0), ("b", 1), ("c", 2)]
     assert [(bar.x, bar.width) for bar in bars] == [(0, 640), (160, 320), (320, 160)]
     assert [bar.start_ms for bar in bars] == [0, 25, 50]
+    assert {bar.service for bar in bars} == {"gateway"}
 
 
 def test_nothing_gives_nothing_and_an_unknown_caller_stands_at_the_left() -> None:
