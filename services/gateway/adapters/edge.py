@@ -303,9 +303,8 @@ def _adopt(exchange: Exchange, match: Match | None) -> None:
     if match is not None:
         exchange.route, exchange.service = match.route, match.service
         exchange.template = match.route.path
-        if match.params:
-            named = model_of(match.route, match.params)
-            exchange.model = named or implied_model(match.route)
+        named = model_of(match.route, match.params) if match.params else None
+        exchange.model = named or implied_model(match.route)
 
 
 def _wants_login(exchange: Exchange) -> bool:

@@ -56,7 +56,7 @@ class ServedModels:
                 response.raise_for_status()
                 if (response.content_length or 0) > _BYTES_MAX:
                     return
-                document = await response.json()
+                document = await response.json(content_type=None)
             names = frozenset(str(item["name"]) for item in document["items"])
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
             return

@@ -122,6 +122,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Let the request begin, unless its head was refused."""
         if self._is_refused:
             return
+        if b"#" in self.url:  # uvicorn would cut the fragment off, and another reader might not
+            self._refuse(400)
+            return
         self._is_head_open = False
         self._is_body_open = True
         self._stop_clock()

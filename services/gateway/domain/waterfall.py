@@ -35,8 +35,9 @@ def waterfall(spans: Sequence[Mapping[str, Any]]) -> list[Bar]:
         return []
     started = {span["span_id"]: int(span["start_unix_ns"]) for span in spans}
     first = min(started.values())
-    end = max(started[span["span_id"]] + span["duration_ms"] * 1e6 for span in spans)
-    scale = WIDTH / max(end - first, 1.0)
+    # Relative to the first: as doubles, times since 1970 are only good to 0.1 us.
+    lasts = max(started[span["span_id"]] - first + span["duration_ms"] * 1e6 for span in spans)
+    scale = WIDTH / max(lasts, 1.0)
     called: dict[str | None, list[Mapping[str, Any]]] = {}
     for span in sorted(spans, key=lambda each: started[each["span_id"]]):
         caller = span.get("parent_span_id")
