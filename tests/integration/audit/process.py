@@ -98,6 +98,21 @@ class AuditProcess(_Process):
         return ServiceClient("audit", self.url, signer)
 
 
+class GuardrailsProcess(_Process):
+    module = "services.guardrails"
+
+    def __init__(self, state_dir: Path, postgres_url: str, redis_url: str) -> None:
+        port = free_port()
+        own = {
+            "POSTGRES_URL": postgres_url,
+            "REDIS_URL": redis_url,
+            "GUARDRAILS_PORT": str(port),
+            "DRAIN_S": "0",
+            "LOG_FORMAT": "json",
+        }
+        super().__init__(state_dir, port, own)
+
+
 class WitnessProcess(_Process):
     module = "services.witness"
 
