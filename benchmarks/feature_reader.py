@@ -4,12 +4,14 @@ Starts the embedded Redis, writes rings of the size a busy card has (65 events) 
 merchant has (2,000 events), reads 1, 10 and 100 rows per call and prints a table (milliseconds).
 """
 
+import asyncio
 import random
 import tempfile
 import time
 from pathlib import Path
 
 from deploy.local.servers import EmbeddedRedis
+from libs.common.features.cache import BlobCache
 from libs.common.features.contract import FeatureRequest
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.layout import SERVING_KEY, VIEWS, pack_ring
@@ -71,7 +73,30 @@ async def _run(url: str) -> None:
             p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
             name = "card+merchant" if with_merchant else "card"
             print(f"{rows:>5} {name:<14} {p50 * 1e3:>8.3f} {p99 * 1e3:>8.3f}")
+    await _cached(redis)
     await redis.aclose()
+
+
+async def _cached(redis: Redis) -> None:
+    """Measure a hit of the client-side cache, and a whole read that asks Redis for nothing."""
+    cache = BlobCache(redis, views=["card", "merchant"])
+    cache.start()
+    while True:
+        if cache.is_live:
+            break
+        await asyncio.sleep(0.01)
+    reader = OnlineFeatureReader(redis, timeout_s=1.0, cache=cache)
+    await _measure(reader, 1, 4000, with_merchant=True)
+    took = await _measure(reader, 1, 2000, with_merchant=True)
+    key, calls = VIEWS["card"].key("t", "c1"), 100_000
+    assert cache.get(key) is not None
+    started = time.perf_counter()
+    for _ in range(calls):
+        cache.get(key)
+    hit_us = (time.perf_counter() - started) / calls * 1e6
+    print(f"    1 card+merchant, from the cache: p50 {took[len(took) // 2] * 1e3:.3f} ms")
+    print(f"one hit of the cache: {hit_us:.2f} us")
+    await cache.close()
 
 
 def main() -> None:

@@ -9,23 +9,28 @@ from libs.common import app as common
 from libs.common.errors import UnavailableError
 from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
-from libs.common.redis import create_redis
+from libs.common.redis import Redis, create_redis
 from libs.common.settings import SettingsError
 from libs.common.tasks import end
 from services.features.adapters.applier import Applier, ApplierMetrics
+from services.features.adapters.computed_history import ComputedHistory
 from services.features.adapters.definitions import DefinitionStore
 from services.features.adapters.erasure import Eraser
 from services.features.adapters.history import History
 from services.features.adapters.jobs import JobStore
+from services.features.adapters.kafka_source import KafkaSource, consumer_of
 from services.features.adapters.labels import LabelStore
 from services.features.adapters.log import PostgresEventLog
 from services.features.adapters.rings import RedisRings
 from services.features.adapters.stream_source import RedisStreamSource
+from services.features.adapters.view_builder import ViewBuilder
 from services.features.domain.definitions import documents
 from services.features.feast.errors import render
 from services.features.feast.read import FeastReader
+from services.features.feast.routes import plain as feast_reads
 from services.features.feast.routes import router as feast_router
 from services.features.feast.write import FeastWriter
+from services.features.historical import Join
 from services.features.history_routes import fixed_router
 from services.features.history_routes import router as history_router
 from services.features.ingest import Ingestion
@@ -38,6 +43,9 @@ from services.features.sources import follow
 _WRITE_TIMEOUT_S = 5.0
 # Reads of clients wait longer than scoring does: nobody fills in for them.
 _READ_TIMEOUT_S = 0.25
+
+# How often views are looked for whose definition another replica took.
+_BUILD_EVERY_S = 5.0
 
 
 class State(TypedDict):
@@ -53,9 +61,13 @@ class State(TypedDict):
     feast_writer: FeastWriter
     background: set[asyncio.Task[None]]
     history: History
+    builder: ViewBuilder
+    computed_history: ComputedHistory
+    join: Join
     labels: LabelStore
     parity: Parity
     eraser: Eraser
+    labels_redis: Redis
     events: EventEmitter
 
 
@@ -79,10 +91,12 @@ def create_app(
     async def lifespan(platform: Platform) -> AsyncIterator[State]:
         writer = create_redis(dsn, timeout_s=_WRITE_TIMEOUT_S, connections_max=4)
         reading = create_redis(dsn, timeout_s=_READ_TIMEOUT_S)
-        log = PostgresEventLog(platform.postgres)
+        definitions = DefinitionStore(platform.postgres)
+        log = PostgresEventLog(platform.postgres, definitions)
         applier = Applier(
             platform.postgres,
-            RedisRings(writer),
+            RedisRings(writer, definitions.known),
+            definitions,
             ApplierMetrics(platform.registry),
             poll_s=settings.poll_ms / 1000,
             batch=settings.apply_batch,
@@ -90,7 +104,7 @@ def create_app(
         platform.health.add_check("applier", applier.health)
         platform.health.block("schema", "preparing the event log")
         following = asyncio.create_task(_prepare_and_follow(platform, log, applier))
-        rings, definitions = RedisRings(reading), DefinitionStore(platform.postgres)
+        rings = RedisRings(reading)
         jobs, background = JobStore(platform.postgres), set[asyncio.Task[None]]()
         history = History(platform.postgres)
         parity = Parity(platform.postgres, history, ParityMetrics(platform.registry))
@@ -102,10 +116,19 @@ def create_app(
             lag_max=settings.lag_max,
             concurrency_max=settings.ingest_concurrency_max,
         )
-        owned = [following, comparing]
+        computed, labels = (
+            ComputedHistory(platform.postgres),
+            LabelStore(platform.postgres, definitions),
+        )
+        builder = ViewBuilder(platform.postgres, definitions, rings)
+        building = asyncio.create_task(builder.run(_BUILD_EVERY_S))
+        owned = [following, comparing, building]
         if settings.stream:
             source = RedisStreamSource(writer, settings.stream)
             owned.append(asyncio.create_task(follow(source, ingestion, settings.stream_tenant)))
+        if settings.kafka_servers:
+            kafka = KafkaSource(consumer_of(settings.kafka_servers, settings.kafka_topic))
+            owned.append(asyncio.create_task(follow(kafka, ingestion, settings.kafka_tenant)))
         try:
             yield State(
                 ingestion=ingestion,
@@ -117,11 +140,15 @@ def create_app(
                 feast_reader=FeastReader(definitions, rings, platform.registry),
                 feast_writer=FeastWriter(definitions, log, rings, jobs),
                 background=background,
+                builder=builder,
+                computed_history=computed,
+                join=Join(history, computed, definitions, labels, jobs),
                 history=history,
-                labels=LabelStore(platform.postgres),
+                labels=labels,
                 parity=parity,
                 eraser=Eraser(platform.postgres, reading, rings, definitions),
                 events=platform.events,
+                labels_redis=reading,
             )
         finally:
             for task in [*owned, *background]:
@@ -133,7 +160,7 @@ def create_app(
         "features",
         settings,
         lifespan,
-        routers=[feast_router, fixed_router],
+        routers=[feast_reads, feast_router, fixed_router],
         v1_routers=[router, history_router],
         events=events,
         render_error=render,

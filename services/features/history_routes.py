@@ -1,11 +1,9 @@
 """Routes of history, samples, labels and erasure."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -13,9 +11,9 @@ from libs.common.context import current
 from libs.common.errors import InvalidInputError
 from libs.common.events.envelope import EventEmitter, event_for_request
 from services.features.adapters.erasure import Eraser
-from services.features.adapters.history import History
+from services.features.adapters.label_stream import tell_label
 from services.features.adapters.labels import Label, LabelStore
-from services.features.domain.definitions import FEATURE_SERVICES
+from services.features.historical import Join, encoding_of
 from services.features.parity import Parity
 from services.features.rows_in import (
     ErasureBody,
@@ -29,11 +27,6 @@ from services.features.rows_in import (
 router = APIRouter(tags=["history"])
 fixed_router = APIRouter(tags=["history"])
 
-_SERVICES = {service.name: service for service in FEATURE_SERVICES}
-_CHUNK = 500
-_ARROW = "application/vnd.apache.arrow.stream"
-_NDJSON = "application/x-ndjson"
-
 
 def _tenant() -> str:
     caller = current().caller
@@ -42,78 +35,22 @@ def _tenant() -> str:
 
 @router.post("/features/historical", summary="Point-in-time join")
 async def read_history(request: Request, body: HistoricalBody) -> Response:
-    """Stream one line per row: NDJSON, or Arrow where `Accept` asks for it and pyarrow is there."""
+    """Stream one line per row: NDJSON, or what `Accept` asks for, Arrow or Parquet.
+
+    The header `X-Job-Id` names a job whose progress `GET /features/backfills/{job_id}` tells.
+    """
     now_ms = time.time_ns() // 1_000_000
     for index, row in enumerate(body.rows):
         if milliseconds(row.as_of) > now_ms:
             raise InvalidInputError.field(f"/rows/{index}/as_of", "lies in the future")
     if body.labels_known_by is not None and any(row.event_id is None for row in body.rows):
         raise InvalidInputError.field("/labels_known_by", "needs an event_id in every row")
-    chunks = _chunks(request.state.history, request.state.labels, _tenant(), body)
-    if _ARROW in request.headers.get("accept", ""):
-        return StreamingResponse(_as_arrow(chunks), media_type=_ARROW)
-    return StreamingResponse(_as_lines(chunks), media_type=_NDJSON)
-
-
-Chunk = dict[str, list[Any]]
-
-
-async def _chunks(
-    history: History, labels: LabelStore, tenant: str, body: HistoricalBody
-) -> AsyncIterator[Chunk]:
-    """Evaluate some rows at a time, in the order of the request."""
-    service = _SERVICES[body.feature_service]
-    for first in range(0, len(body.rows), _CHUNK):
-        rows = body.rows[first : first + _CHUNK]
-        requests = [row.request() for row in rows]
-        read = await history.read(service, tenant, requests)
-        is_raw = body.include == "raw" and read.raw is not None
-        table = read.raw if is_raw and read.raw is not None else read.matrix.astype(np.float64)
-        names = service.raw if is_raw else service.names
-        chunk: Chunk = {
-            "row": list(range(first, first + len(rows))),
-            "as_of_ms": [request.now_ms for request in requests],
-        }
-        if body.labels_known_by is not None:
-            ids = [str(row.event_id) for row in rows]
-            known = await labels.known_by(tenant, ids, milliseconds(body.labels_known_by))
-            chunk["label"] = [known.get(name) for name in ids]
-        for column, name in enumerate(names):
-            values = table[:, column].tolist()
-            chunk[name] = [None if value != value else value for value in values]
-        yield chunk
-
-
-async def _as_lines(chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
-    done = 0
-    async for chunk in chunks:
-        names = list(chunk)
-        lines = [
-            orjson.dumps(dict(zip(names, values, strict=True)))
-            for values in zip(*chunk.values(), strict=True)
-        ]
-        done += len(lines)
-        yield b"\n".join(lines) + b"\n"
-    yield orjson.dumps({"rows": done, "complete": True}) + b"\n"
-
-
-async def _as_arrow(chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
-    import io
-
-    import pyarrow as arrow
-
-    sink, writer = io.BytesIO(), None
-    async for chunk in chunks:
-        types = {"row": arrow.int64(), "as_of_ms": arrow.int64(), "label": arrow.string()}
-        schema = arrow.schema([(name, types.get(name, arrow.float64())) for name in chunk])
-        writer = writer or arrow.ipc.new_stream(sink, schema)
-        writer.write_table(arrow.table(chunk, schema=schema))
-        yield sink.getvalue()
-        sink.seek(0)
-        sink.truncate()
-    if writer is not None:
-        writer.close()
-        yield sink.getvalue()
+    join: Join = request.state.join
+    encode, media_type = encoding_of(request.headers.get("accept", ""))
+    columns = await join.columns(_tenant(), body)
+    job_id = await join.begin(_tenant(), len(body.rows))
+    stream = encode(join.chunks(_tenant(), body, columns, job_id))
+    return StreamingResponse(stream, media_type=media_type, headers={"X-Job-Id": job_id})
 
 
 @router.get("/features/parity", summary="Online against offline")
@@ -162,6 +99,7 @@ async def take_feedback(request: Request, body: FeedbackBody) -> dict[str, Any]:
     # Also for a repeated one: the first answer may have been lost before its event was kept.
     emitter: EventEmitter = request.state.events
     await emitter.emit(event_for_request("label.received", "features", "standard", data))
+    await tell_label(request.state.labels_redis, _tenant(), kind, subject, text)
     return {**data, "accepted": is_new}
 
 

@@ -21,7 +21,8 @@ from services.features.adapters.jobs import JobStore
 from services.features.adapters.log import PostgresEventLog
 from services.features.adapters.rings import RedisRings
 from services.features.domain.definitions import documents
-from services.features.domain.pushed import DefinitionError, check, fingerprint_of
+from services.features.domain.names import DefinitionError
+from services.features.domain.pushed import check, fingerprint_of
 from services.features.ingest import Ingestion
 from services.features.schemas import IngestAnswer, RejectedEvent
 
@@ -30,6 +31,7 @@ router = APIRouter(tags=["features"])
 _DEFINITIONS_MAX = 200
 _NDJSON = "application/x-ndjson"
 _LINES, _LINE_BYTES_MAX, _REJECTED_MAX = 1000, 64 * 1024, 1000
+_PART_BYTES_MAX = 1024 * 1024
 
 
 def tenant() -> str:
@@ -47,12 +49,27 @@ def tenant() -> str:
 async def take_events(request: Request) -> IngestAnswer:
     """Answer after the Postgres commit; bad events are named by index and nothing of them kept.
 
-    With the content type `application/x-ndjson` the body is one event per line, committed in parts
-    while it arrives: a stream that breaks off is sent again whole, what is known is skipped.
+    With the content type `application/x-ndjson` the body is one event per line, as for
+    `/features/events/stream`.
     """
     if request.headers.get("content-type", "").startswith(_NDJSON):
         return await _take_lines(request)
     return await _take(request, is_backfill=False)
+
+
+@router.post(
+    "/features/events/stream",
+    summary="Ingest a stream of lines",
+    response_model=IngestAnswer,
+    response_model_exclude_none=True,
+)
+async def take_stream(request: Request) -> IngestAnswer:
+    """Take one event per line, as many as 2 GiB hold, committed in parts while they arrive.
+
+    A stream that breaks off is sent again whole, what is known is skipped. The sender is slowed to
+    the pace of the commits, so memory stays bounded by one part.
+    """
+    return await _take_lines(request)
 
 
 @router.post(
@@ -105,7 +122,11 @@ async def list_definitions(request: Request) -> dict[str, Any]:
     own = []
     for (kind, name), document in catalog.documents.items():
         item = {**document, "fingerprint": fingerprint_of(document)}
-        if kind == "feature_view":
+        if kind == "feature_view" and "source" in document:
+            newest = [v for (n, _), v in catalog.computed_versions.items() if n == name][-1]
+            state = "building" if newest.key in catalog.building else "ready"
+            item |= {"version": newest.version, "schema_id": newest.schema_id, "state": state}
+        elif kind == "feature_view":
             view = catalog.views[name]
             item |= {"version": view.version, "schema_id": view.layout.schema_id}
         own.append(item)
@@ -131,6 +152,8 @@ async def apply_definitions(request: Request) -> dict[str, Any]:
         changes = await store.apply(tenant(), wanted, is_dry=is_dry)
     except DefinitionError as error:
         raise InvalidInputError.field(place + error.pointer, error.reason) from None
+    if not is_dry:
+        request.state.builder.wake.set()
     return {
         "changes": [
             {
@@ -166,9 +189,9 @@ async def report_freshness(request: Request) -> dict[str, Any]:
             {
                 "view": name,
                 "newest_event_age_s": _age_s(now_ms, newest.get(name)),
-                "ttl_s": view.ttl_ms // 1000,
+                "ttl_s": ttl_ms // 1000,
             }
-            for name, view in VIEWS.items()
+            for name, ttl_ms in await _ttls(request)
         ],
         "next": None,
         "is_serving": progress.is_serving,
@@ -177,12 +200,21 @@ async def report_freshness(request: Request) -> dict[str, Any]:
     }
 
 
+async def _ttls(request: Request) -> list[tuple[str, int]]:
+    """List every view that the tenant can read, with its ttl."""
+    store: DefinitionStore = request.state.definitions
+    catalog = await store.catalog(tenant())
+    views = {name: view.ttl_ms for name, view in VIEWS.items()}
+    views |= {name: view.ttl_ms for name, view in catalog.computed.items()}
+    return list((views | {name: view.ttl_ms for name, view in catalog.views.items()}).items())
+
+
 def _age_s(now_ms: int, at_ms: int | None) -> float | None:
     return None if at_ms is None else max(0, now_ms - at_ms) / 1000.0
 
 
 async def _take_lines(request: Request) -> IngestAnswer:
-    """Commit every `_LINES` lines of the stream; memory stays bounded by them."""
+    """Commit every `_LINES` lines or `_PART_BYTES_MAX` bytes; memory stays bounded by them."""
     ingestion: Ingestion = request.state.ingestion
     total = IngestAnswer(accepted=0, duplicates=0, late=0, rejected=[])
     taken = 0
@@ -202,15 +234,20 @@ async def _take_lines(request: Request) -> IngestAnswer:
         taken += len(lines)
 
     waiting: list[bytes] = []
-    partial = b""
+    partial, size = b"", 0
     async for part in request.stream():
         *lines, partial = (partial + part).split(b"\n")
+        for line in lines:
+            if len(line) > _LINE_BYTES_MAX:
+                raise InvalidInputError.field(f"/{taken + len(waiting)}", "is a line too long")
+            if stripped := line.strip():
+                waiting.append(stripped)
+                size += len(stripped)
+            if len(waiting) >= _LINES or size >= _PART_BYTES_MAX:
+                await commit(waiting)
+                waiting, size = [], 0
         if len(partial) > _LINE_BYTES_MAX:
             raise InvalidInputError.field(f"/{taken + len(waiting)}", "is a line too long")
-        waiting += [line for line in lines if line.strip()]
-        while len(waiting) >= _LINES:
-            await commit(waiting[:_LINES])
-            waiting = waiting[_LINES:]
     waiting += [partial] if partial.strip() else []
     if waiting:
         await commit(waiting)

@@ -3,14 +3,24 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from libs.common.features.contract import FeatureRequest
 from libs.common.features.layout import VALUE_MAX
+from services.features.domain.definitions import FEATURE_SERVICES
 
 _Id = Annotated[str, Field(min_length=1, max_length=128)]
 _Amount = Annotated[int, Field(ge=0, lt=VALUE_MAX)]
-ServiceName = Literal["fraud_v1", "personalization_v1"]
+
+
+def _known(name: str) -> str:
+    if name not in SERVICE_NAMES:
+        raise ValueError(f"must be one of {', '.join(sorted(SERVICE_NAMES))}")
+    return name
+
+
+SERVICE_NAMES = frozenset(service.name for service in FEATURE_SERVICES)
+ServiceName = Annotated[str, AfterValidator(_known)]
 
 
 class _Model(BaseModel):
@@ -34,6 +44,7 @@ class RowValues(_Model):
     price_minor: _Amount | None = None
     mcc_code: Annotated[str, Field(pattern=r"^[0-9]{4}$")] | None = None
     country_code: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    device_id: _Id | None = None
     item_category: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
 
@@ -64,12 +75,13 @@ class HistoricalBody(_Model):
     """`POST /features/historical`.
 
     Attributes:
+        feature_service: of a model, or one that the tenant defined over computed views.
         include: the model's inputs, or the raw values they are derived from.
         labels_known_by: also give each row's label as it was known at this time; only with
             `event_id`. A label that became available later is null.
     """
 
-    feature_service: ServiceName
+    feature_service: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
     rows: Annotated[list[Row], Field(min_length=1, max_length=20_000)]
     include: Literal["features", "raw"] = "features"
     labels_known_by: Annotated[AwareDatetime, Field(strict=False)] | None = None

@@ -35,10 +35,11 @@ class CardValues(_Strict):
 
 
 class CardAttrs(_Strict):
-    """The payment's attributes: ISO 18245 category, ISO 3166 country."""
+    """The payment's attributes: ISO 18245 category, ISO 3166 country, the device."""
 
     mcc_code: Annotated[str, Field(pattern=r"^[0-9]{4}$")] | None = None
     country_code: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    device_id: EntityId | None = None
 
 
 class ItemEntities(_Strict):

@@ -54,6 +54,21 @@ class FeaturesSettings(ServiceSettings):
         default="default",
         description="Tenant that the events of FEATURES_STREAM belong to.",
     )
+    kafka_servers: str | None = env(
+        "FEATURES_KAFKA_SERVERS",
+        default=None,
+        description="Kafka brokers (host:port, comma separated) to ingest from; off if unset.",
+    )
+    kafka_topic: str = env(
+        "FEATURES_KAFKA_TOPIC",
+        default="features",
+        description="Kafka topic whose messages (one JSON event each) are ingested.",
+    )
+    kafka_tenant: str = env(
+        "FEATURES_KAFKA_TENANT",
+        default="default",
+        description="Tenant that the events of FEATURES_KAFKA_TOPIC belong to.",
+    )
     parity_every_s: float = env(
         "FEATURES_PARITY_EVERY_S",
         default=30.0,

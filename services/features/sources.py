@@ -12,6 +12,7 @@ log = get_logger()
 
 _BATCH = 500
 _RETRY_S = 0.5
+_GONE: tuple[type[BaseException], ...] = (UnavailableError, *UNAVAILABLE)
 
 
 async def follow(source: EventSource, ingestion: Ingestion, tenant: str) -> None:
@@ -26,7 +27,7 @@ async def follow(source: EventSource, ingestion: Ingestion, tenant: str) -> None
             if entries:
                 await _commit(ingestion, tenant, [event for _, event in entries])
                 await source.acknowledge([name for name, _ in entries])
-        except UNAVAILABLE as error:
+        except _GONE as error:
             is_open = False
             log.warning("source waits", error_type=type(error).__name__)
             await asyncio.sleep(_RETRY_S)

@@ -22,6 +22,17 @@ FEATURES = Service(
         ),
         Route(
             "POST",
+            "/features/events/stream",
+            "features:write",
+            "Ingest a stream of lines",
+            body_bytes_max=2048 * MIB,
+            deadline_ms=600_000,
+            deadline_ms_max=600_000,
+            lane="batch",
+            also_v1=True,
+        ),
+        Route(
+            "POST",
             "/get-online-features",
             "features:read",
             "Feast-compatible online read",

@@ -44,7 +44,12 @@ _CODE_BITS = 32
 
 
 def card_columns(
-    rows: Rows, amount_minor: IntArray, mcc: IntArray, country: IntArray, merchant: IntArray
+    rows: Rows,
+    amount_minor: IntArray,
+    mcc: IntArray,
+    country: IntArray,
+    merchant: IntArray,
+    device: IntArray,
 ) -> Values:
     """Card features of payments; each counts once, at its moment, ingested or not."""
     columns = _counts_and_means(rows, "card", amount_minor, (DAY_MS, _WEEK, _MONTH))
@@ -56,6 +61,7 @@ def card_columns(
         ("card:same_mcc_30d", "mcc", mcc),
         ("card:same_country_30d", "country", country),
         ("card:same_merchant_30d", "merchant", merchant),
+        ("card:same_device_30d", "device", device),
     ):
         is_same = rows.field(field)[position] == code[row]
         columns[name] = _same(rows, _MONTH, code, _tally(rows, row[is_same]))

@@ -1,4 +1,6 @@
-"""Feature service `fraud_v1`: what the fraud model reads about a card payment.
+"""Feature services `fraud_v1` and `fraud_v2`: what fraud models read about a card payment.
+
+`fraud_v2` adds the device and what turned out to be fraud at the shop, seven days late and more.
 
 Amounts are major units here (minor units / 100). Windows are (t - w, t] and include the current
 payment, except where the label says "earlier". NaN means unknown; models are trained with NaN.
@@ -162,3 +164,56 @@ def derive(raw: Columns) -> FloatArray:
 
 
 FRAUD_V1 = FeatureService("fraud_v1", RAW, FEATURES, derive)
+
+_DELAYED = "merchant_risk"
+RAW_V2: tuple[str, ...] = (
+    *RAW,
+    "card:same_device_30d",  # earlier payments in 30 days from this device
+    f"{_DELAYED}:labelled_count_30d",
+    f"{_DELAYED}:fraud_rate_7d",
+    f"{_DELAYED}:fraud_rate_30d",
+)
+_FURTHER: tuple[tuple[Feature, str], ...] = (
+    (
+        Feature(
+            "card_same_device_30d", "card", "device_pattern", "earlier payments from this device"
+        ),
+        "card:same_device_30d",
+    ),
+    (
+        Feature(
+            "merchant_labelled_30d",
+            _DELAYED,
+            "merchant_history",
+            "payments at the shop in 30 days, a week ago",
+        ),
+        f"{_DELAYED}:labelled_count_30d",
+    ),
+    (
+        Feature(
+            "merchant_fraud_rate_7d",
+            _DELAYED,
+            "merchant_history",
+            "share of fraud at the shop in 7 days, a week ago",
+        ),
+        f"{_DELAYED}:fraud_rate_7d",
+    ),
+    (
+        Feature(
+            "merchant_fraud_rate_30d",
+            _DELAYED,
+            "merchant_history",
+            "share of fraud at the shop in 30 days, a week ago",
+        ),
+        f"{_DELAYED}:fraud_rate_30d",
+    ),
+)
+FEATURES_V2: tuple[Feature, ...] = (*FEATURES, *(feature for feature, _ in _FURTHER))
+
+
+def derive_v2(raw: Columns) -> FloatArray:
+    """Turn raw columns of `RAW_V2` into the matrix, shape (n, len(FEATURES_V2))."""
+    return np.column_stack([derive(raw), *(raw[name] for _, name in _FURTHER)])
+
+
+FRAUD_V2 = FeatureService("fraud_v2", RAW_V2, FEATURES_V2, derive_v2)

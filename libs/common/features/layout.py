@@ -56,7 +56,8 @@ class RingView:
     Attributes:
         name: `card`, `merchant`, `user`, `item` or `session`; the entity has the same name.
         schema_id: u16 in the header.
-        attrs: i32 columns of a record, an even number, `pad` where unused.
+        attrs: i32 columns of a record, an even number, `pad` where unused. A card's `device` is 0
+            where the payment names none.
         horizon_ms: longest window that is answered.
         ttl_ms: age of the newest event after which the view counts as stale.
         expire_ms: the key vanishes this long after the last write.
@@ -108,7 +109,7 @@ VIEWS: dict[str, RingView] = {
         RingView(
             "card",
             1,
-            ("mcc", "country", "merchant", "pad"),
+            ("mcc", "country", "merchant", "device"),
             _MONTH,
             _MONTH,
             400 * DAY_MS,

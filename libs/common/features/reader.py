@@ -7,13 +7,16 @@ that name the same entity share its key, its bytes and their decoding.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from libs.common.features import columns as columns_of
 from libs.common.features import rows as one_row
+from libs.common.features.cache import BlobCache
+from libs.common.features.computed import ComputedView, Reading, entity_key
 from libs.common.features.contract import FeatureRequest, FeatureRows, FeatureService
 from libs.common.features.laid import Arena, IntArray, LaidRings, Rows
 from libs.common.features.layout import (
@@ -27,6 +30,8 @@ from libs.common.features.layout import (
     tag_of,
     unpack_ring,
 )
+from libs.common.features.shipped import SHIPPED
+from libs.common.features.shipped import read as read_shipped
 from libs.common.features.windows import DAY_MS, HOUR_MS, NULL_CODE, hour_and_weekday
 from libs.common.redis import UNAVAILABLE, Redis
 from libs.common.shared_reads import SharedReads
@@ -57,16 +62,25 @@ Keys = dict[str, list[str | None]]
 
 
 class OnlineFeatureReader:
-    """Implements `FeatureReader` for `fraud_v1` and `personalization_v1`.
+    """Implements `FeatureReader` for services over the built-in and the shipped views.
 
     What a request carries besides its entities, in `FeatureRequest.values`:
-        fraud: `amount_minor` (int), `mcc_code`, `country_code` (text, optional);
+        fraud: `amount_minor` (int), `mcc_code`, `country_code`, `device_id` (text, optional);
         personalization: `price_minor` (int, optional), `item_category` (text, optional).
     """
 
-    def __init__(self, redis: Redis, *, timeout_s: float = 0.05) -> None:
-        """Take a client and the longest time that a read may wait for it, in seconds."""
+    def __init__(
+        self, redis: Redis, *, timeout_s: float = 0.05, cache: BlobCache | None = None
+    ) -> None:
+        """Take a client and the longest time that a read may wait for it, in seconds.
+
+        Args:
+            redis: the online store.
+            timeout_s: of one read.
+            cache: keeps the blobs of the views that it names.
+        """
         self._reads = SharedReads(redis, timeout_s=timeout_s)
+        self._cache = cache if cache is not None and cache.views else None
         self._arena = Arena()
 
     async def read(
@@ -74,9 +88,17 @@ class OnlineFeatureReader:
     ) -> FeatureRows:
         """Read the rows of `service`; see the protocol for the failure policy."""
         started = time.perf_counter()
+        plan = _plan_of(service)
         keys: Keys = {
             view: VIEWS[view].keys(tenant, [request.entities.get(view) for request in requests])
-            for view in views_of(service)
+            for view in plan.views
+        }
+        keys |= {
+            view.name: [
+                None if entity is None else view.redis_key(tenant, entity)
+                for entity in entities_of(view, requests)
+            ]
+            for view in plan.shipped
         }
         store = await self._fetch(keys)
         rows = evaluate(service, requests, keys, store.blobs, self._arena)
@@ -90,6 +112,18 @@ class OnlineFeatureReader:
         wanted = list({key: None for listed in keys.values() for key in listed if key})
         if not wanted:
             return store
+        cache, mark = self._cache, None
+        if cache is not None:
+            cache.start()
+            kept = [view for view in keys if view in cache.views]
+            mine = [SERVING_KEY, *{key for view in kept for key in keys[view] if key}]
+            held = {key: entry[0] for key in mine if (entry := cache.get(key)) is not None}
+            if held.get(SERVING_KEY) is not None:
+                wanted = [key for key in wanted if key not in held]
+                store.blobs = held
+                if not wanted:
+                    return store
+            mark = cache.mark([key for key in mine if key not in held])
         try:
             blobs = await self._reads.get([SERVING_KEY, *wanted])
         except UNAVAILABLE:
@@ -98,13 +132,30 @@ class OnlineFeatureReader:
         if blobs[SERVING_KEY] is None:
             store.reasons.add(STORE_NOT_READY)
             return store
-        store.blobs = blobs
+        found = {key: blobs[key] for key in wanted}
+        if cache is not None and mark is not None:
+            cache.put(mark, [(SERVING_KEY, blobs[SERVING_KEY]), *found.items()])
+        store.blobs = {**store.blobs, **found}
         return store
 
 
 def views_of(service: FeatureService) -> tuple[str, ...]:
-    """Name the views whose rings a feature service reads."""
-    return _PLANS[service.name].views
+    """Name the built-in views whose rings a feature service reads."""
+    return _plan_of(service).views
+
+
+def shipped_of(service: FeatureService) -> tuple[ComputedView, ...]:
+    """Give the shipped views that a feature service reads."""
+    return _plan_of(service).shipped
+
+
+def entities_of(view: ComputedView, requests: Sequence[FeatureRequest]) -> list[str | None]:
+    """Give each request's entity of a shipped view, None where it names none."""
+    name = view.join_keys[0].removesuffix("_id")
+    return [
+        None if (entity := request.entities.get(name)) is None else entity_key([entity])
+        for request in requests
+    ]
 
 
 def evaluate(
@@ -113,6 +164,7 @@ def evaluate(
     keys: Keys,
     blobs: Mapping[str, bytes | None],
     arena: Arena,
+    given: Mapping[str, Sequence[Sequence[float]]] | None = None,
 ) -> FeatureRows:
     """Evaluate rows over rings that are at hand, read from Redis or rebuilt from history.
 
@@ -122,13 +174,20 @@ def evaluate(
         keys: per view, the key of each row's ring in `blobs`, None where the row names no entity.
         blobs: rings by key; None is an entity without events, a key that lacks is unknown.
         arena: memory for many rows.
+        given: by shipped view, each row's values where they do not come from its bytes.
     """
-    plan, store = _PLANS[service.name], _Store(blobs)
+    plan, store = _plan_of(service), _Store(blobs)
+    rings = {view: keys[view] for view in plan.views}
     if len(requests) <= _SINGLE_ROWS_MAX:
-        found = _read_singly(service.raw, plan, requests, keys, store)
+        found = _read_singly(service.raw, plan, requests, rings, store)
     else:
         arena.reset()
-        found = _read_together(service.raw, plan, requests, keys, store, arena)
+        found = _read_together(service.raw, plan, requests, rings, store, arena)
+    for view in plan.shipped:
+        if given is not None and view.name in given:
+            _place_values(view, service.raw, given[view.name], found.table)
+        else:
+            _read_shipped(view, service.raw, requests, keys[view.name], store, found)
     raw = {name: found.table[:, column] for column, name in enumerate(service.raw)}
     stale, freshness_s = _freshness(found.event_ms, requests)
     return FeatureRows(
@@ -223,6 +282,50 @@ def _read_together(
     return found
 
 
+def _read_shipped(
+    view: ComputedView,
+    names: Sequence[str],
+    requests: Sequence[FeatureRequest],
+    keys: Sequence[str | None],
+    store: _Store,
+    found: _Found,
+) -> None:
+    """Evaluate a shipped view for each row; rows of one entity and moment share the work."""
+    known: dict[tuple[str, int, str | None], Reading] = {}
+    values: list[Sequence[float]] = []
+    nothing = Reading(0, -1, [_NAN] * len(view.aggregates))
+    found.event_ms[view.name], found.offsets[view.name] = [], []
+    for request, key in zip(requests, keys, strict=True):
+        reading = nothing
+        if key is not None and key in store.blobs:
+            place = (key, request.now_ms, request.event_id)
+            if place not in known:
+                tag = None if request.event_id is None else tag_of(request.event_id)
+                try:
+                    known[place] = read_shipped(view, store.blobs[key], request.now_ms, tag)
+                except LayoutError:
+                    store.reasons.add(BLOB_UNREADABLE)
+                    known[place] = nothing
+            reading = known[place]
+        values.append(reading.values)
+        found.event_ms[view.name].append(reading.event_ms)
+        found.offsets[view.name].append(reading.offset)
+    _place_values(view, names, values, found.table)
+
+
+def _place_values(
+    view: ComputedView,
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    table: NDArray[np.float64],
+) -> None:
+    """Put a shipped view's values into the columns that the service names."""
+    for place, item in enumerate(view.aggregates):
+        name = f"{view.name}:{item.name}"
+        if name in names:
+            table[:, names.index(name)] = [row[place] for row in values]
+
+
 @dataclass(slots=True)
 class _Batch:
     """The rows of one call.
@@ -298,7 +401,9 @@ def _fraud(batch: _Batch) -> columns_of.Values:
         batch.without_current(view)
         batch.numbers[view] = np.where(amount == NULL_CODE, _ABSENT, batch.numbers[view])
     country, merchant = batch.codes("country_code", country_code), batch.entity_codes("merchant")
-    found |= batch.compute("card", columns_of.card_columns, amount, mcc, country, merchant)
+    device = batch.codes("device_id", code_of)
+    card = (amount, mcc, country, merchant, device)
+    found |= batch.compute("card", columns_of.card_columns, *card)
     found |= batch.compute("merchant", columns_of.merchant_columns, amount)
     return found
 
@@ -381,7 +486,7 @@ def _freshness(
     ages: list[float | None] = []
     for request, *newest in zip(requests, *event_ms.values(), strict=True):
         pairs = [(view, at_ms) for view, at_ms in zip(event_ms, newest, strict=True) if at_ms]
-        stale.append([view for view, at in pairs if request.now_ms - at > VIEWS[view].ttl_ms])
+        stale.append([view for view, at in pairs if request.now_ms - at > _TTL_MS[view]])
         newest_ms = max(newest, default=0)
         ages.append(max(0, request.now_ms - newest_ms) / 1000.0 if newest_ms else None)
     return stale, ages
@@ -394,16 +499,25 @@ class _Plan:
     Attributes:
         one: for a single row.
         together: for all rows at once, with the same result.
+        shipped: computed views besides.
     """
 
     views: tuple[str, ...]
     one: Callable[[FeatureRequest, Rings], one_row.Values]
     together: Callable[[_Batch], columns_of.Values]
+    shipped: tuple[ComputedView, ...] = ()
 
 
-_PLANS: dict[str, _Plan] = {
-    "fraud_v1": _Plan(("card", "merchant"), _fraud_row, _fraud),
-    "personalization_v1": _Plan(
-        ("user", "session", "item"), _personalization_row, _personalization
-    ),
-}
+_TTL_MS = {view.name: view.ttl_ms for view in VIEWS.values()}
+_TTL_MS |= {view.name: view.ttl_ms for view in SHIPPED.values()}
+_FRAUD = _Plan(("card", "merchant"), _fraud_row, _fraud)
+_PERSONALIZATION = _Plan(("user", "session", "item"), _personalization_row, _personalization)
+
+
+@cache
+def _plan_of(service: FeatureService) -> _Plan:
+    """Plan a service by the views that it names."""
+    named = {name.partition(":")[0] for name in service.raw}
+    base = _PERSONALIZATION if named & set(_PERSONALIZATION.views) else _FRAUD
+    shipped = tuple(view for view in SHIPPED.values() if view.name in named)
+    return replace(base, shipped=shipped)

@@ -89,6 +89,7 @@ def card_row(events: Events, amount_minor: int, values: Mapping[str, object]) ->
         ("card:same_mcc_30d", "mcc", mcc_code(_text(values, "mcc_code"))),
         ("card:same_country_30d", "country", country),
         ("card:same_merchant_30d", "merchant", code_of(_text(values, "merchant"))),
+        ("card:same_device_30d", "device", code_of(_text(values, "device_id"))),
     ):
         row[name] = _same(events, field, code, starts[3])
     row["card:countries_1d"] = _distinct(events.column("country"), starts[1], country)

@@ -40,6 +40,7 @@ class CardEvents:
         amount_minor: minor units, at least 0.
         mcc: ISO 18245 as a number, `NULL_CODE` unknown.
         country: any integer code, `NULL_CODE` unknown.
+        device: likewise; None where no payment names one.
     """
 
     event_ms: IntArray
@@ -48,6 +49,7 @@ class CardEvents:
     amount_minor: IntArray
     mcc: IntArray
     country: IntArray
+    device: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def fraud_columns(
     shown_merchant: IntArray | None = None,
     shown_mcc: IntArray | None = None,
     shown_country: IntArray | None = None,
+    shown_device: IntArray | None = None,
 ) -> dict[str, FloatArray]:
     """Compute the raw columns of `fraud_v1` as serving would at each payment.
 
@@ -104,18 +107,24 @@ def fraud_columns(
             ingested payment has it: the same codes with `NULL_CODE` blanks; default as ingested.
         shown_mcc: likewise for the category.
         shown_country: likewise for the country.
+        shown_device: likewise for the device.
 
     Returns:
-        One array of shape (n,) per name of `fraud.RAW`, rows in the order of `events`.
+        One array of shape (n,) per name of `fraud.RAW`, and `card:same_device_30d`, rows in the
+        order of `events`.
     """
     merchant = events.merchant if shown_merchant is None else shown_merchant
     mcc = events.mcc if shown_mcc is None else shown_mcc
     country = events.country if shown_country is None else shown_country
+    unknown = np.full(len(events.card), NULL_CODE, dtype=np.int64)
+    known_device = unknown if events.device is None else events.device
+    device = known_device if shown_device is None else shown_device
     columns = _card_columns(events)
     for name, key, shown in (
         ("card:same_mcc_30d", events.mcc, mcc),
         ("card:same_country_30d", events.country, country),
         ("card:same_merchant_30d", events.merchant, merchant),
+        ("card:same_device_30d", known_device, device),
     ):
         group = _Groups.of(_pair(events.card, key), events.event_ms)
         earlier = group.scatter(group.counts(30 * DAY_MS) - 1).astype(np.float64)

@@ -13,11 +13,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from libs.common.errors import UnavailableError
+from libs.common.features.layout import VIEWS
 from libs.common.health import Component
 from libs.common.logging import get_logger
 from libs.common.postgres import UNAVAILABLE as POSTGRES_UNAVAILABLE
 from libs.common.postgres import Postgres
 from libs.common.redis import UNAVAILABLE as REDIS_UNAVAILABLE
+from services.features.adapters.definitions import DefinitionStore
 from services.features.adapters.log import (
     CHANNEL,
     Head,
@@ -75,13 +77,14 @@ class Applier:
         self,
         postgres: Postgres,
         rings: RedisRings,
+        definitions: DefinitionStore,
         metrics: ApplierMetrics,
         *,
         poll_s: float,
         batch: int,
     ) -> None:
         self._postgres = postgres
-        self._rings = rings
+        self._rings, self._definitions = rings, definitions
         self._metrics = metrics
         self._poll_s = poll_s
         self._batch = batch
@@ -163,28 +166,34 @@ class Applier:
             if behind.get(partition, 0) > 0:
                 offset = progress.offset(partition)
                 rows = await read_rows(connection, partition, offset, self._batch)
+                for tenant, view in {(row.tenant, row.view) for row in rows}:
+                    if "@" in view:
+                        await self._definitions.of_key(tenant, view)
                 now_ms = time.time_ns() // 1_000_000
                 texts[partition] = await self._rings.apply(
                     rows, epoch=epoch, written_ms=now_ms, expected=texts[partition]
                 )
                 self._observe(min(row.arrival_ms for row in rows))
-                await self._rebuild_unreadable(connection, partition, epoch)
+                await self._rebuild_unreadable(connection, partition, epoch, texts[partition])
         if not any(count > 0 for count in behind.values()):
             await self._caught_up(progress)
         self._state = Component("ok", facts={"lag_events": sum(behind.values())})
         await self._note(connection, Progress(texts, progress.is_serving), heads)
         return any(behind.get(partition, 0) > 0 for partition in self._epochs)
 
-    async def _rebuild_unreadable(self, connection: Any, partition: int, epoch: int) -> None:
+    async def _rebuild_unreadable(
+        self, connection: Any, partition: int, epoch: int, progress: bytes
+    ) -> None:
         """Write rings anew whose bytes could not be read, from all that the log has of them."""
         while self._rings.unreadable:
             tenant, view, entity = self._rings.unreadable.pop()
-            self._metrics.unreadable.labels(view).inc()
+            self._metrics.unreadable.labels(view if view in VIEWS else "computed").inc()
             rows = await read_entity(connection, partition, tenant, view, entity)
             await self._rings.forget(tenant, view, entity)
             now_ms = time.time_ns() // 1_000_000
             for first in range(0, len(rows), self._batch):
-                await self._rings.write([rows[first : first + self._batch]], epoch, now_ms)
+                part = rows[first : first + self._batch]
+                await self._rings.write([part], epoch, now_ms, progress)
 
     async def _reconcile(self, heads: dict[int, Head], progress: Progress) -> Progress:
         """Notice a store that is older than it was, or newer than the log."""

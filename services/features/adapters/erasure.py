@@ -7,16 +7,46 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import orjson
+
 from libs.common.errors import UnavailableError
-from libs.common.features.layout import VIEWS
+from libs.common.features.computed import entity_key
 from libs.common.postgres import Postgres
 from libs.common.redis import UNAVAILABLE, Redis
 from services.features.adapters.definitions import DefinitionStore
 from services.features.adapters.log import read_heads
-from services.features.adapters.rings import RedisRings, vector_key
+from services.features.adapters.rings import RedisRings
+from services.features.domain.computed import entity_of
 from services.features.domain.events import partition_of
 
 _APPLIED_WITHIN_S = 5.0
+# By the log's index, not by a scan: every event has a row there of each entity that it names.
+_MINE = """
+SELECT DISTINCT log.event_id FROM log
+JOIN unnest($2::text[], $3::text[]) AS place (view, entity)
+    ON log.view = place.view AND log.entity = place.entity
+WHERE log.tenant = $1 AND log.event_id <> ''
+"""
+_EVENTS = f"""
+WITH mine AS ({_MINE}), gone AS (
+    DELETE FROM events USING mine
+    WHERE events.tenant = $1 AND events.event_id = mine.event_id RETURNING events.event_id
+), unlabelled AS (
+    DELETE FROM labels USING gone
+    WHERE labels.tenant = $1 AND kind = 'transaction' AND subject_id = gone.event_id RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM unlabelled)
+"""
+_BLANK = """
+UPDATE log SET entity = '', event_id = '', record = ''::bytea
+FROM unnest($2::text[], $3::text[]) AS place (view, entity)
+WHERE log.view = place.view AND log.entity = place.entity AND log.tenant = $1
+"""
+_ENTITIES_OF = """
+SELECT DISTINCT (events.body->'entities')::text FROM log
+JOIN events ON events.tenant = log.tenant AND events.event_id = log.event_id
+WHERE log.tenant = $1 AND log.view = $2 AND log.entity = $3
+"""
 
 
 class Eraser:
@@ -35,51 +65,41 @@ class Eraser:
             UnavailableError: a store does not answer; repeat it.
         """
         column = f"{view}_id"
-        catalog = await self._definitions.catalog(tenant)
-        pushed = [item.name for item in catalog.views.values() if item.join_keys == (column,)]
+        catalog = await self._definitions.catalog(tenant, is_fresh=True)
+        names = [item.name for item in catalog.views.values() if item.join_keys == (column,)]
+        names += [item.key for item in catalog.by_key.values() if item.join_keys == (column,)]
+        composite = [
+            item
+            for item in catalog.by_key.values()
+            if column in item.join_keys and len(item.join_keys) > 1
+        ]
+        places = [(view, entity), *((name, entity_key([entity])) for name in names)]
         async with self._postgres.transaction() as connection:
+            for item in composite:
+                bodies = await connection.fetch(_ENTITIES_OF, tenant, view, entity)
+                mine = {entity_of(item, orjson.loads(row[0])) for row in bodies}
+                places += [(item.key, name) for name in mine if name is not None]
             # Event ids and bodies name the entity; its events go altogether.
-            gone = await connection.fetch(
-                "DELETE FROM events WHERE tenant = $1 AND body->'entities'->>$2 = $3 "
-                "RETURNING event_id",
-                tenant,
-                column,
-                entity,
-            )
-            rows = await connection.execute(
-                "UPDATE log SET entity = '', record = ''::bytea "
-                "WHERE view = ANY($1) AND entity = $2 AND tenant = $3",
-                [view, *pushed],
-                entity,
-                tenant,
-            )
+            listed = ([name for name, _ in places], [name for _, name in places])
+            events, labels = await connection.fetchrow(_EVENTS, tenant, *listed)
+            rows = await connection.execute(_BLANK, tenant, *listed)
             samples = await connection.execute(
-                "DELETE FROM samples WHERE tenant = $1 AND body->'entities'->>$2 = $3",
+                f"DELETE FROM samples WHERE tenant = $1 AND body->'entities'->>'{column}' = $2",
                 tenant,
-                column,
                 entity,
             )
-            labels = await connection.execute(
-                "DELETE FROM labels WHERE tenant = $1 AND kind = 'transaction' "
-                "AND subject_id = ANY($2)",
-                tenant,
-                [row[0] for row in gone],
-            )
-        await self._forget_online(tenant, view, pushed, entity)
+        await self._forget_online(tenant, places)
         return {
-            "events": len(gone),
+            "events": events,
             "log_rows": _count(rows),
             "samples": _count(samples),
-            "labels": _count(labels),
+            "labels": labels,
         }
 
-    async def _forget_online(
-        self, tenant: str, view: str, pushed: Sequence[str], entity: str
-    ) -> None:
+    async def _forget_online(self, tenant: str, places: Sequence[tuple[str, str]]) -> None:
         """Delete the keys, after an applier that read the rows before has written them."""
-        keys = [VIEWS[view].key(tenant, entity)]
-        keys += [vector_key(tenant, name, entity) for name in pushed]
-        partitions = {partition_of(tenant, name, entity) for name in (view, *pushed)}
+        keys = [self._rings.key_of(tenant, name, entity) for name, entity in places]
+        partitions = {partition_of(tenant, name, entity) for name, entity in places}
         try:
             for key in keys:
                 await self._redis.delete(key)

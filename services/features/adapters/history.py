@@ -5,6 +5,7 @@ windows; late events are in no ring, online or here. The windows themselves are 
 code that serves (`libs.common.features.reader.evaluate`), so there is one definition of each.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from libs.common.features.computed import ComputedView
 from libs.common.features.contract import FeatureRequest, FeatureRows, FeatureService
 from libs.common.features.laid import Arena
 from libs.common.features.layout import HEADER, MAGIC, PAST, VIEWS, RingView
-from libs.common.features.reader import evaluate, views_of
+from libs.common.features.reader import entities_of, evaluate, shipped_of, views_of
 from libs.common.postgres import Postgres
+from services.features.adapters.computed_history import ComputedHistory
 
 _ENTITIES_PER_QUERY = 500
 _HISTORY = """
@@ -48,7 +51,7 @@ class History:
     """Reads rows of feature services as of any moment."""
 
     def __init__(self, postgres: Postgres) -> None:
-        self._postgres = postgres
+        self._postgres, self._computed = postgres, ComputedHistory(postgres)
 
     async def read(
         self,
@@ -80,7 +83,33 @@ class History:
                 until = None if offsets is None else offsets[index].get(view, -1)
                 key = _visible(VIEWS[view], entity, logs.get(entity), request.now_ms, until, blobs)
                 keys[view].append(key)
-        return evaluate(service, list(requests), keys, blobs, Arena())
+        given = {}
+        for shipped in shipped_of(service):
+            keys[shipped.name] = [None] * len(requests)
+            given[shipped.name] = await self._given(tenant, shipped, requests, offsets)
+        return evaluate(service, list(requests), keys, blobs, Arena(), given)
+
+    async def _given(
+        self,
+        tenant: str,
+        view: ComputedView,
+        requests: Sequence[FeatureRequest],
+        offsets: Sequence[Mapping[str, int]] | None,
+    ) -> list[list[float]]:
+        """Read a shipped view by its definition's SQL."""
+        entities = entities_of(view, requests)
+        chosen = [row for row, entity in enumerate(entities) if entity is not None]
+        values = [[math.nan] * len(view.aggregates) for _ in requests]
+        found = await self._computed.read(
+            tenant,
+            view,
+            [str(entities[row]) for row in chosen],
+            [requests[row].now_ms for row in chosen],
+            until=None if offsets is None else [offsets[row].get(view.name, -1) for row in chosen],
+        )
+        for row, mine in zip(chosen, found, strict=True):
+            values[row] = mine
+        return values
 
     async def _logs(self, tenant: str, view: str, entities: list[str]) -> dict[str, EntityLog]:
         found: dict[str, EntityLog] = {}

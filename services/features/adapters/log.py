@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 
 from libs.common.postgres import Postgres
+from services.features.adapters.definitions import Catalog, DefinitionStore
+from services.features.domain.computed import label_touch, touch_of
 from services.features.domain.events import PARTITIONS, Accepted, LogRow, Touch, partition_of
 
 CHANNEL = "features_log"
@@ -22,8 +24,8 @@ CREATE TEMP TABLE IF NOT EXISTS staging (
 _STAGING_COLUMNS = ["event_id", "type", "event_ms", "arrival_ms", "is_late", "body"]
 # Ordered, so that two batches that share events wait for each other instead of deadlocking.
 _INSERT_NEW = """
-INSERT INTO events (tenant, event_id, type, event_ms, arrival_ms, is_late, body)
-SELECT $1, event_id, type, event_ms, arrival_ms, is_late, body::jsonb
+INSERT INTO events (tenant, event_id, type, event_ms, arrival_ms, is_late, body, definitions)
+SELECT $1, event_id, type, event_ms, arrival_ms, is_late, body::jsonb, $2
 FROM staging ORDER BY event_id
 ON CONFLICT (tenant, event_id) DO NOTHING
 RETURNING event_id
@@ -38,6 +40,14 @@ FROM unnest($1::smallint[], $2::bigint[]) AS moved (partition, next_offset)
 WHERE partitions.partition = moved.partition
 """
 _LOG_COLUMNS = ["partition", "offset", "tenant", "view", "entity", "record", "arrival_ms"]
+_LOG_COLUMNS.append("event_id")
+LABELS = """
+SELECT subject_id, label, available_ms FROM labels
+WHERE tenant = $1 AND kind = 'transaction' AND subject_id = ANY($2) ORDER BY available_ms
+"""
+# Labels and events of a tenant wait for each other, so that each sees the other.
+LABELS_SHARE = "SELECT pg_advisory_xact_lock_shared(hashtextextended('labels:' || $1, 0))"
+LABELS_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('labels:' || $1, 0))"
 _READ = """
 SELECT partition, "offset", tenant, view, entity, record, arrival_ms FROM log
 WHERE partition = $1 AND "offset" > $2 ORDER BY "offset" LIMIT $3
@@ -70,13 +80,14 @@ class Head:
 class PostgresEventLog:
     """Implements `EventLog`; everything of one call is one transaction."""
 
-    def __init__(self, postgres: Postgres) -> None:
-        self._postgres = postgres
+    def __init__(self, postgres: Postgres, definitions: DefinitionStore) -> None:
+        self._postgres, self._definitions = postgres, definitions
 
     async def append(self, tenant: str, events: Sequence[Accepted]) -> int:
         """Write unknown events with their log rows and wake the appliers at commit."""
         by_id = {event.event_id: event for event in events}
         async with self._postgres.transaction() as connection:
+            catalog = await self._definitions.held(connection, tenant)
             await connection.execute("SET LOCAL client_min_messages = warning")
             await connection.execute(_STAGING)
             await connection.copy_records_to_table(
@@ -94,10 +105,16 @@ class PostgresEventLog:
                     for event in by_id.values()
                 ],
             )
-            inserted = {row[0] for row in await connection.fetch(_INSERT_NEW, tenant)}
+            rows = await connection.fetch(_INSERT_NEW, tenant, catalog.count)
+            inserted = {row[0] for row in rows}
             new = [event for event in by_id.values() if event.event_id in inserted]
-            touched = [(touch, event.arrival_ms) for event in new for touch in event.touches]
-            await self._append_rows(connection, tenant, touched)
+            touched = [
+                (touch, event.arrival_ms, event.event_id)
+                for event in new
+                for touch in (*event.touches, *computed_touches(event, catalog))
+            ]
+            touched += await _label_touches(connection, tenant, new, catalog)
+            await append_rows(connection, tenant, touched)
             await connection.execute(f"NOTIFY {CHANNEL}")
         return len(new)
 
@@ -105,7 +122,7 @@ class PostgresEventLog:
         """Write rows for events that the log already has, so that they are applied again."""
         now_ms = time.time_ns() // 1_000_000
         async with self._postgres.transaction() as connection:
-            await self._append_rows(connection, tenant, [(touch, now_ms) for touch in touches])
+            await append_rows(connection, tenant, [(touch, now_ms, "") for touch in touches])
             await connection.execute(f"NOTIFY {CHANNEL}")
 
     async def newest_pushed(
@@ -116,27 +133,6 @@ class PostgresEventLog:
             cursor = await connection.cursor(_NEWEST_PUSHED, tenant, view, start_ms, end_ms)
             while rows := await cursor.fetch(batch):
                 yield [row[0] for row in rows]
-
-    async def _append_rows(
-        self, connection: Any, tenant: str, touches: Sequence[tuple[Touch, int]]
-    ) -> None:
-        touched = [
-            (partition_of(tenant, touch.view, touch.entity), touch, arrival_ms)
-            for touch, arrival_ms in touches
-        ]
-        if not touched:
-            return
-        partitions = sorted({row[0] for row in touched})
-        following = dict(await connection.fetch(_LOCK_PARTITIONS, partitions))
-        records = []
-        for partition, touch, arrival_ms in touched:
-            offset = following[partition]
-            following[partition] = offset + 1
-            records.append(
-                (partition, offset, tenant, touch.view, touch.entity, touch.record, arrival_ms)
-            )
-        await connection.copy_records_to_table("log", columns=_LOG_COLUMNS, records=records)
-        await connection.execute(_MOVE_PARTITIONS, partitions, [following[p] for p in partitions])
 
     async def ensure_partitions(self) -> None:
         """Make the rows of all partitions; safe to repeat."""
@@ -176,6 +172,60 @@ class PostgresEventLog:
         """Give where each partition stands."""
         async with self._postgres.connection() as connection:
             return await read_heads(connection)
+
+
+Touched = tuple[Touch, int, str]
+
+
+async def append_rows(connection: Any, tenant: str, touches: Sequence[Touched]) -> None:
+    """Give rows (what is written, arrival, event id) their offsets and write them."""
+    touched = [
+        (partition_of(tenant, touch.view, touch.entity), touch, arrival_ms, event_id)
+        for touch, arrival_ms, event_id in touches
+    ]
+    if not touched:
+        return
+    partitions = sorted({row[0] for row in touched})
+    following = dict(await connection.fetch(_LOCK_PARTITIONS, partitions))
+    records = []
+    for partition, touch, arrival_ms, event_id in touched:
+        offset = following[partition]
+        following[partition] = offset + 1
+        entity = (touch.view, touch.entity)
+        records.append((partition, offset, tenant, *entity, touch.record, arrival_ms, event_id))
+    await connection.copy_records_to_table("log", columns=_LOG_COLUMNS, records=records)
+    await connection.execute(_MOVE_PARTITIONS, partitions, [following[p] for p in partitions])
+
+
+def computed_touches(event: Accepted, catalog: Catalog) -> list[Touch]:
+    """Give what an event writes for the tenant's computed views; nothing when it is late."""
+    if event.is_late or event.pushed is not None:
+        return []
+    facts = (event.event_id, event.type, event.event_ms, event.body)
+    found = (touch_of(view, *facts) for view in catalog.written())
+    return [touch for touch in found if touch is not None]
+
+
+async def _label_touches(
+    connection: Any, tenant: str, new: Sequence[Accepted], catalog: Catalog
+) -> list[Touched]:
+    """Give what labels write that were known before their event came."""
+    views = [view for view in catalog.written() if view.label is not None]
+    events = {event.event_id: event for event in new if not event.is_late and not event.pushed}
+    if not views or not events:
+        return []
+    await connection.execute(LABELS_SHARE, tenant)
+    found: list[Touched] = []
+    before: dict[str, str] = {}
+    for event_id, label, available_ms in await connection.fetch(LABELS, tenant, list(events)):
+        event = events[event_id]
+        facts = (event_id, event.type, event.event_ms, event.body)
+        for view in views:
+            touch = label_touch(view, facts, available_ms, before=before.get(event_id), after=label)
+            if touch is not None:
+                found.append((touch, max(available_ms, event.arrival_ms), ""))
+        before[event_id] = label
+    return found
 
 
 async def read_heads(connection: Any) -> dict[int, Head]:

@@ -6,14 +6,17 @@ It moves only after the effects and only from the expected text, so a crash repe
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from redis.exceptions import NoScriptError, ResponseError, WatchError
 
-from libs.common.features.layout import SERVING_KEY, VIEWS
+from libs.common.features.computed import ComputedView
+from libs.common.features.layout import SERVING_KEY, VIEWS, LayoutError, RingView
+from libs.common.features.tiles import Tiles
 from libs.common.logging import get_logger
 from libs.common.redis import Redis, tag
 from services.features.domain.events import PARTITIONS, LogRow
@@ -40,11 +43,15 @@ class Progress:
         return int(self.texts[partition].rpartition(b":")[2])
 
 
+# Gives the computed view that log rows of a tenant name by its key; None: nobody defines it.
+Computed = Callable[[str, str], ComputedView | None]
+
+
 class RedisRings:
     """Implements `RingStore`; one instance per process, idempotent throughout."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, computed: Computed = lambda tenant, key: None) -> None:
+        self._redis, self._computed = redis, computed
         self._sha: dict[str, str] = {}
         # Rings whose bytes the script refused; the applier rebuilds them from the log.
         self.unreadable: list[tuple[str, str, str]] = []
@@ -100,8 +107,9 @@ class RedisRings:
             if row.record:  # an erased row only keeps its offset
                 by_ring.setdefault((row.tenant, row.view, row.entity), []).append(row)
         groups = list(by_ring.values())
-        await self.write([group for group in groups if group[0].view in VIEWS], epoch, written_ms)
-        vectors = [group for group in groups if group[0].view not in VIEWS]
+        windows = [group for group in groups if is_windowed(group[0].view)]
+        await self.write(windows, epoch, written_ms, expected)
+        vectors = [group for group in groups if not is_windowed(group[0].view)]
         if vectors:
             await self._write_vectors(vectors, epoch, written_ms)
         await self._note_newest(rows)
@@ -112,17 +120,83 @@ class RedisRings:
             raise StoreLostError("the store was emptied or rolled back")
         return moved
 
-    async def write(self, groups: list[list[LogRow]], epoch: int, written_ms: int) -> None:
-        """Write records into rings, one group of log rows per ring; progress stays."""
+    async def write(
+        self, groups: list[list[LogRow]], epoch: int, written_ms: int, expected: bytes
+    ) -> None:
+        """Write records into rings and tiles, one group of log rows each; progress stays."""
+        rings: list[tuple[str, RingView, list[LogRow]]] = []
+        tiles: list[tuple[str, ComputedView, list[LogRow]]] = []
+        for group in groups:
+            last = group[-1]
+            if last.view in VIEWS:
+                ring = VIEWS[last.view]
+                rings.append((ring.key(last.tenant, last.entity), ring, group))
+                continue
+            view = self._computed(last.tenant, last.view)
+            if view is None:
+                continue  # an older version that nobody reads any more
+            key = view.redis_key(last.tenant, last.entity)
+            if view.is_tiled:
+                tiles.append((key, view, group))
+            else:
+                rings.append((key, view.layout, group))
+        if rings:
+            await self._write_rings(rings, epoch, written_ms)
+        if tiles:
+            await self._write_tiles(tiles, epoch, written_ms, _generation(expected))
+
+    async def _write_tiles(
+        self,
+        groups: Sequence[tuple[str, ComputedView, list[LogRow]]],
+        epoch: int,
+        written_ms: int,
+        generation: int,
+    ) -> None:
+        """Add rows that the tiles do not hold yet; a row is known by its log offset."""
+        sha = await self._script("tiles")
+        blobs = cast(list[bytes | None], await self._redis.mget([key for key, _, _ in groups]))
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for (key, view, group), blob in zip(groups, blobs, strict=True):
+                last = group[-1]
+                try:
+                    state = Tiles.decode(view, blob) if blob else Tiles.empty(view)
+                except LayoutError:
+                    log.error("unreadable tiles; rebuilding them", kind="tiles")
+                    self.unreadable.append((last.tenant, last.view, last.entity))
+                    continue
+                if state.generation != generation:
+                    state = Tiles.empty(view)
+                    state.generation = generation
+                before = state.offset
+                new = [row.record for row in group if row.offset > before]
+                if not new:
+                    continue
+                state.add(view, b"".join(new), last.offset)
+                encoded = state.encode(
+                    view, written_ms=written_ms, epoch=epoch, partition=last.partition
+                )
+                pipeline.evalsha(sha, 1, key, before, encoded, view.layout.expire_ms)
+            answers = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, NoScriptError):
+                self._sha.clear()
+                raise StoreLostError("the server does not know the scripts any more")
+            if isinstance(answer, Exception):
+                raise answer
+            if not answer:
+                raise StoreLostError("tiles were written by somebody else meanwhile")
+
+    async def _write_rings(
+        self, groups: Sequence[tuple[str, RingView, list[LogRow]]], epoch: int, written_ms: int
+    ) -> None:
         sha = await self._script("ring")
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for group in groups:
+            for key, view, group in groups:
                 last = group[-1]
-                view = VIEWS[last.view]
                 pipeline.evalsha(
                     sha,
                     1,
-                    view.key(last.tenant, last.entity),
+                    key,
                     view.schema_id,
                     view.dtype.itemsize,
                     view.keep_ms,
@@ -135,7 +209,7 @@ class RedisRings:
                     b"".join(row.record for row in group),
                 )
             answers = await pipeline.execute(raise_on_error=False)
-        for group, answer in zip(groups, answers, strict=True):
+        for (_, _, group), answer in zip(groups, answers, strict=True):
             if isinstance(answer, NoScriptError):
                 self._sha.clear()
                 raise StoreLostError("the server does not know the scripts any more")
@@ -147,7 +221,13 @@ class RedisRings:
 
     async def forget(self, tenant: str, view: str, entity: str) -> None:
         """Drop a ring that cannot be read, so that its history can be applied again."""
-        await self._redis.delete(VIEWS[view].key(tenant, entity))
+        await self._redis.delete(self.key_of(tenant, view, entity))
+
+    def key_of(self, tenant: str, view: str, entity: str) -> str:
+        """Give the key under which log rows of a view and an entity are written."""
+        return (
+            VIEWS[view].key(tenant, entity) if view in VIEWS else vector_key(tenant, view, entity)
+        )
 
     async def _write_vectors(self, groups: list[list[LogRow]], epoch: int, written_ms: int) -> None:
         """Write the newest vector of each entity in the batch; the script keeps a newer one."""
@@ -183,11 +263,10 @@ class RedisRings:
         for row in rows:
             if not row.record:
                 continue
-            key = (row.tenant, row.view)
-            is_ring = row.view in VIEWS
+            key = (row.tenant, row.view.partition("@")[0])
             at_ms = (
                 int.from_bytes(row.record[:8], "little")
-                if is_ring
+                if is_windowed(row.view)
                 else head_of(row.record).stamp.event_ms
             )
             newest[key] = max(newest.get(key, 0), at_ms)
@@ -209,6 +288,16 @@ class RedisRings:
             text = Path(__file__).with_name(f"{name}.lua").read_text()
             self._sha[name] = str(await self._redis.script_load(text))
         return self._sha[name]
+
+
+def is_windowed(view: str) -> bool:
+    """Say whether log rows of a view are records of windows, not pushed vectors."""
+    return view in VIEWS or "@" in view
+
+
+def _generation(expected: bytes) -> int:
+    """Give the 32-bit mark of the store's generation that tiles carry."""
+    return zlib.crc32(expected.rpartition(b":")[0])
 
 
 def vector_key(tenant: str, view: str, entity: str) -> str:

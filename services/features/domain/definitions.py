@@ -5,11 +5,13 @@ import json
 from typing import Any
 
 from libs.common.features.contract import FeatureService
-from libs.common.features.fraud import FRAUD_V1
+from libs.common.features.fraud import FRAUD_V1, FRAUD_V2
 from libs.common.features.layout import LATENESS_MS, VIEWS, RingView
 from libs.common.features.personalization import PERSONALIZATION_V1
+from libs.common.features.shipped import SHIPPED
+from services.features.domain.computed import document_of
 
-FEATURE_SERVICES: tuple[FeatureService, ...] = (FRAUD_V1, PERSONALIZATION_V1)
+FEATURE_SERVICES: tuple[FeatureService, ...] = (FRAUD_V1, FRAUD_V2, PERSONALIZATION_V1)
 _EVENT_TYPES = {"card": ["card_transaction"], "merchant": ["card_transaction"]}
 _ITEM_TYPES = ["item_view", "item_cart", "item_purchase"]
 
@@ -18,6 +20,10 @@ def documents() -> list[dict[str, Any]]:
     """Give every definition, in a fixed order."""
     entities = [{"kind": "entity", "name": name, "join_key": f"{name}_id"} for name in VIEWS]
     views = [_view(view) for view in VIEWS.values()]
+    views += [
+        {**document_of(view), "schema_id": view.schema_id, "lateness_s": LATENESS_MS // 1000}
+        for view in SHIPPED.values()
+    ]
     services = [
         {
             "kind": "feature_service",

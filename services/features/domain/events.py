@@ -52,9 +52,11 @@ class Accepted:
         """What this event changes online; nothing when it is late."""
         if self.pushed is not None:
             return list(self.pushed)
+        touches = _touches(self)
         if self.is_late:
-            return []
-        return _touches(self)
+            # Rows without a record are applied nowhere; erasure finds the event by them.
+            return [Touch(touch.view, touch.entity, b"") for touch in touches]
+        return touches
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ def _touches(event: Accepted) -> list[Touch]:
     if event.type == "card_transaction":
         amount, merchant = values["amount_minor"], entities.get("merchant_id")
         mcc, country = mcc_code(attrs.get("mcc_code")), country_code(attrs.get("country_code"))
-        touches = [touch("card", entities["card_id"], amount, mcc, country, code_of(merchant), 0)]
+        device = attrs.get("device_id")
+        codes = (mcc, country, code_of(merchant), 0 if device is None else code_of(device))
+        touches = [touch("card", entities["card_id"], amount, *codes)]
         if merchant is not None:
             touches.append(touch("merchant", merchant, amount))
         return touches

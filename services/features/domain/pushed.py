@@ -1,4 +1,4 @@
-"""Definitions that tenants bring: pushed feature views and feature services. Pure.
+"""Definitions that tenants bring: feature views, pushed or computed, and feature services. Pure.
 
 A document is checked as a whole before anything is kept; `plan` says what applying would change.
 Changing a view's features makes a new version with a schema id of its own: vectors written under
@@ -7,17 +7,18 @@ an older one stay readable.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from libs.common.features.columns import STORED
 from libs.common.features.layout import VIEWS
+from libs.common.features.shipped import SHIPPED
+from services.features.domain import computed
 from services.features.domain.definitions import FEATURE_SERVICES
+from services.features.domain.names import NAME, DefinitionError
 from services.features.domain.vectors import DTYPES, VectorLayout
 
-NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,63}$")
 FEATURES_MAX = 512
 TTL_S_MAX = 400 * 86_400
 _VIEW_KEYS = {
@@ -27,19 +28,13 @@ _VIEW_KEYS = {
     "features",
     "ttl_s",
     "push_source",
+    "source",
+    "engine",
     "owner",
     "description",
 }
 _SERVICE_KEYS = {"kind", "name", "features", "owner", "description"}
 _TEXT_MAX = 500
-
-
-class DefinitionError(ValueError):
-    """A definition is wrong; `pointer` names the member, relative to the document."""
-
-    def __init__(self, pointer: str, reason: str) -> None:
-        super().__init__(f"{pointer}: {reason}")
-        self.pointer, self.reason = pointer, reason
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ def _name(value: Any, pointer: str) -> str:
 
 
 def _check_view(document: Mapping[str, Any]) -> None:
-    if document["name"] in VIEWS:
+    if document["name"] in VIEWS or document["name"] in SHIPPED:
         raise DefinitionError("/name", "belongs to a view that is computed from events")
     if document["name"] == "ring":
         raise DefinitionError("/name", "is reserved")
@@ -119,8 +114,23 @@ def _check_view(document: Mapping[str, Any]) -> None:
         _name(key, f"/join_keys/{index}")
     if len(set(keys)) < len(keys):
         raise DefinitionError("/join_keys", "must not repeat a name")
+    ttl_s = document.get("ttl_s")
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int) or not 1 <= ttl_s <= TTL_S_MAX:
+        raise DefinitionError("/ttl_s", f"must be a whole number from 1 to {TTL_S_MAX}")
+    features = _list(document, "features", FEATURES_MAX)
+    if "source" not in document:
+        _check_pushed(document, keys, features)
+        return
+    if "push_source" in document:
+        raise DefinitionError("/push_source", "a computed view takes no pushes")
+    computed.check_source(document)
+
+
+def _check_pushed(document: Mapping[str, Any], keys: list[Any], features: list[Any]) -> None:
+    if "engine" in document:
+        raise DefinitionError("/engine", "belongs to a view with a source")
     seen = set(keys)
-    for index, feature in enumerate(_list(document, "features", FEATURES_MAX)):
+    for index, feature in enumerate(features):
         pointer = f"/features/{index}"
         if not isinstance(feature, dict) or set(feature) - {"name", "dtype", "description"}:
             raise DefinitionError(pointer, "must be an object with name and dtype")
@@ -130,9 +140,6 @@ def _check_view(document: Mapping[str, Any]) -> None:
         seen.add(name)
         if feature.get("dtype") not in DTYPES:
             raise DefinitionError(f"{pointer}/dtype", f"must be one of {', '.join(DTYPES)}")
-    ttl_s = document.get("ttl_s")
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int) or not 1 <= ttl_s <= TTL_S_MAX:
-        raise DefinitionError("/ttl_s", f"must be a whole number from 1 to {TTL_S_MAX}")
     if "push_source" in document:
         _name(document["push_source"], "/push_source")
 
@@ -188,6 +195,7 @@ def plan(
         if kind == "feature_view"
         for feature in view["features"]
     }
+    known |= {f"{view.name}:{item.name}" for view in SHIPPED.values() for item in view.aggregates}
     for index, document in enumerate(wanted):
         if names.count((document["kind"], document["name"])) > 1:
             raise DefinitionError(f"/{index}/name", "comes twice")
@@ -203,6 +211,8 @@ def plan(
             continue
         if kind == "feature_view" and set(before["join_keys"]) != set(document["join_keys"]):
             raise DefinitionError(f"/{index}/join_keys", "cannot change; make another view")
+        if ("source" in before) != ("source" in document):
+            raise DefinitionError(f"/{index}/source", "cannot come or go; make another view")
         old = fingerprint_of(before)
         action: Literal["update", "unchanged"] = "unchanged" if old == after else "update"
         changes.append(Change(action, kind, name, old, after, _differences(before, document)))
@@ -222,6 +232,8 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[s
         found += [f"feature {name} comes" for name in sorted(set(new) - set(old))]
         found += [
             f"feature {name} changes its type"
+            if "{" not in old[name] + new[name]
+            else f"feature {name} is computed otherwise"
             for name in sorted(set(old) & set(new))
             if old[name] != new[name]
         ]
@@ -232,13 +244,15 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[s
 
 def _feature_set(document: Mapping[str, Any]) -> dict[str, str]:
     return {
-        item if isinstance(item, str) else item["name"]: (
-            "" if isinstance(item, str) else item["dtype"]
-        )
+        item if isinstance(item, str) else item["name"]: _kind_of(item)
         for item in document["features"]
     }
 
 
-def entity_key(values: Sequence[str]) -> str:
-    """Join the values of the join keys, in the order of the keys' names, escaped."""
-    return "|".join([value.replace("%", "%25").replace("|", "%7C") for value in values])
+def _kind_of(feature: Any) -> str:
+    """Tell one feature's type, or how it is computed, from another's."""
+    if isinstance(feature, str):
+        return ""
+    if "dtype" in feature:
+        return str(feature["dtype"])
+    return json.dumps({**feature, "description": ""}, sort_keys=True)

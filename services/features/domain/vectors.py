@@ -26,7 +26,6 @@ TEXT_BYTES_MAX = 64 * 1024
 _NUMPY = {"float64": "<f8", "int64": "<i8", "float32": "<f4", "int32": "<i4", "bool": "u1"}
 _TEXT = ("string", "bytes")
 DTYPES = (*_NUMPY, *_TEXT)
-_MAGIC_BYTES = MAGIC.to_bytes(2, "little")
 _INTEGER_BITS = {"int64": 64, "int32": 32}
 
 
@@ -49,6 +48,19 @@ class VectorLayout:
 
     schema_id: int
     features: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """Types by feature."""
+        return dict(self.features)
+
+    @cached_property
+    def _uniform(self) -> np.dtype[Any] | None:
+        """The one number type of all features, None where they differ."""
+        kinds = {kind for _, kind in self.features}
+        only = kinds.pop() if len(kinds) == 1 else ""
+        is_plain = only in _NUMPY and only != "bool"
+        return np.dtype(_NUMPY[only]) if is_plain else None
 
     @cached_property
     def _columns(self) -> list[tuple[str, str]]:
@@ -121,6 +133,11 @@ class VectorLayout:
         size = self.dtype.itemsize
         if min(map(len, blobs)) < size:
             raise LayoutError("vector: wrong length")
+        if self._uniform is not None and max(map(len, blobs)) == size:
+            nothing = bytes(self._null_bytes)
+            end = HEADER.size + self._null_bytes
+            if all(blob[HEADER.size : end] == nothing for blob in blobs):
+                return self._unpack_plain(blobs, end)
         rows = np.frombuffer(b"".join([blob[:size] for blob in blobs]), self.dtype)
         nulls = np.unpackbits(rows["nulls"], axis=1, bitorder="little").astype(bool)
         found: dict[str, list[Any]] = {}
@@ -137,6 +154,14 @@ class VectorLayout:
         elif any(len(blob) != size for blob in blobs):
             raise LayoutError("vector: wrong length")
         return found
+
+    def _unpack_plain(self, blobs: Sequence[bytes], first: int) -> dict[str, list[Any]]:
+        """Decode rows of numbers of one type without a null: one table, transposed."""
+        assert self._uniform is not None
+        end = first + len(self.features) * self._uniform.itemsize
+        table = np.frombuffer(b"".join([blob[first:end] for blob in blobs]), self._uniform)
+        columns = table.reshape(len(blobs), len(self.features)).T.tolist()
+        return dict(zip([name for name, _ in self._columns], columns, strict=True))
 
     def _unpack_texts(
         self,
@@ -216,16 +241,13 @@ _HEADER_DTYPE = np.dtype(
 def heads_of(blobs: Sequence[bytes]) -> list[tuple[int, int, int]]:
     """Read schema id, event_ms and microseconds of many vectors; schema id 0: not ours."""
     size = HEADER.size
+    if len(blobs) == 1 and len(blobs[0]) >= size:
+        magic, schema_id, _, event_ms, _, _, _, sub_us, _ = HEADER.unpack_from(blobs[0])
+        return [(schema_id if magic == MAGIC else 0, event_ms, sub_us)]
     joined = b"".join([blob[:size] if len(blob) >= size else bytes(size) for blob in blobs])
     heads = np.frombuffer(joined, _HEADER_DTYPE)
     schema_ids = np.where(heads["magic"] == MAGIC, heads["schema_id"], 0).tolist()
     return list(zip(schema_ids, heads["event_ms"].tolist(), heads["sub_us"].tolist(), strict=True))
-
-
-def schema_id_of(blob: bytes) -> int | None:
-    """Give the schema id, None of bytes that are not ours."""
-    is_ours = len(blob) >= HEADER.size and blob[:2] == _MAGIC_BYTES
-    return int.from_bytes(blob[2:4], "little") if is_ours else None
 
 
 def stamped(blob: bytes, *, written_ms: int, epoch: int, partition: int, offset: int) -> bytes:

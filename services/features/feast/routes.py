@@ -7,12 +7,15 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from libs.common.context import current
+from libs.common.plain import PlainRoute, body_bytes
 from services.features.errors import StillMaterializingError
 from services.features.feast import wire
 from services.features.feast.read import FeastReader
 from services.features.feast.write import FeastWriter
 
 router = APIRouter(tags=["feast"])
+# Reads come often and are short: the edge calls them past the framework.
+plain = APIRouter(tags=["feast"], route_class=PlainRoute)
 
 _JSON = "application/json"
 
@@ -22,12 +25,13 @@ def _tenant() -> str:
     return caller.tenant if caller else ""
 
 
-@router.post("/get-online-features", summary="Feast-compatible online read")
+@plain.post("/get-online-features", summary="Feast-compatible online read")
 async def get_online_features(request: Request) -> Response:
     """One results object per feature, in the order of `metadata.feature_names`."""
     reader: FeastReader = request.state.feast_reader
-    answer = await reader.read(_tenant(), wire.read_request(await request.body()))
-    return Response(orjson.dumps(answer), media_type=_JSON)
+    body = await body_bytes(request)
+    answer = await reader.read(_tenant(), wire.read_request(body))
+    return Response(answer, media_type=_JSON)
 
 
 @router.post("/push", summary="Feast push")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -137,13 +138,14 @@ def _flag(document: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def join_value(value: Any, pointer: str) -> str:
+def join_value(value: Any, name: str, row: int, member: str = "entities") -> str:
     """Turn a join key's value into the text it is stored under; 7 and "7" are one entity."""
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise refuse(pointer, "must be text or a whole number")
+    kind = type(value)
+    if (kind is not str and kind is not int) or value == "":
+        raise refuse(f"/{member}/{name}/{row}", "must be text or a whole number")
     found = str(value)
     if len(found) > 256:
-        raise refuse(pointer, "exceeds 256 characters")
+        raise refuse(f"/{member}/{name}/{row}", "exceeds 256 characters")
     return found
 
 
@@ -168,10 +170,15 @@ def timestamp(value: Any, pointer: str, now_us: int) -> Stamp:
 _ZERO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def rfc3339(stamp: Stamp) -> str:
     """Give the shortest exact time with 0, 3 or 6 fraction digits."""
     seconds, milliseconds = divmod(stamp.event_ms, 1000)
-    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    whole = _second(seconds)
     if stamp.sub_us:
         return f"{whole}.{milliseconds:03d}{stamp.sub_us:03d}Z"
     return f"{whole}.{milliseconds:03d}Z" if milliseconds else f"{whole}Z"

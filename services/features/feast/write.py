@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from libs.common.features.computed import entity_key
 from libs.common.ids import uuid7
 from libs.common.redis import UNAVAILABLE
 from services.features.adapters.definitions import DefinitionStore
@@ -20,7 +21,7 @@ from services.features.adapters.jobs import JobStore
 from services.features.adapters.log import PostgresEventLog
 from services.features.adapters.rings import RedisRings
 from services.features.domain.events import Accepted, Touch
-from services.features.domain.pushed import PushedView, entity_key
+from services.features.domain.pushed import PushedView
 from services.features.domain.vectors import Stamp
 from services.features.errors import (
     StillMaterializingError,
@@ -198,9 +199,7 @@ def _events(
     events = []
     for row in range(height):
         stamp = wire.timestamp(columns[_TIME_COLUMN][row], f"/df/{_TIME_COLUMN}/{row}", now_us)
-        keys = {
-            key: wire.join_value(columns[key][row], f"/df/{key}/{row}") for key in view.join_keys
-        }
+        keys = {key: wire.join_value(columns[key][row], key, row, "df") for key in view.join_keys}
         values = {name: _no_nan(columns[name][row]) for name in features if name in columns}
         body = {
             "view": view.name,
@@ -210,7 +209,10 @@ def _events(
             "event_ms": stamp.event_ms,
         }
         digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
-        touches = (_touch_of(view, body),) if is_online else ()
+        touch = _touch_of(view, body)
+        if not is_online:
+            # Applied nowhere; erasure finds the event by it.
+            touch = Touch(touch.view, touch.entity, b"")
         events.append(
             Accepted(
                 f"{TYPE}:{digest}{'' if is_online else ':offline'}",
@@ -219,7 +221,7 @@ def _events(
                 now_us // 1000,
                 body,
                 False,
-                touches,
+                (touch,),
             )
         )
     return events

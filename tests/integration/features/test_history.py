@@ -83,7 +83,7 @@ async def test_rows_equal_brute_force_over_what_had_arrived_by_then(start: Start
     assert hidden > 0, "the world has no event that arrived late"
 
 
-async def test_arrow_holds_the_same_rows_as_ndjson(start: Start) -> None:
+async def test_arrow_and_parquet_hold_the_same_rows_as_ndjson(start: Start) -> None:
     arrow = pytest.importorskip("pyarrow")
     events = payments(600, seed=4)
     async with start() as running:
@@ -97,6 +97,13 @@ async def test_arrow_holds_the_same_rows_as_ndjson(start: Start) -> None:
             headers={"accept": "application/vnd.apache.arrow.stream"},
         )
         table = arrow.ipc.open_stream(io.BytesIO(answer.content)).read_all()
+        headers = {"accept": "application/vnd.apache.parquet"}
+        answer = await running.client.post("/features/historical", json=body, headers=headers)
+        job = await running.client.get(f"/features/backfills/{answer.headers['x-job-id']}")
+        parquet = pytest.importorskip("pyarrow.parquet").read_table(io.BytesIO(answer.content))
+    assert parquet.to_pylist() == lines
+    assert (job.json()["kind"], job.json()["state"]) == ("historical", "done")
+    assert job.json()["done"] == len(rows)
     assert table.to_pylist() == lines
 
 

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from libs.cli.features import lines_of
-from services.features.domain.pushed import DefinitionError, check, entity_key, plan
+from libs.common.features.computed import entity_key
+from services.features.domain.names import DefinitionError
+from services.features.domain.pushed import check, plan
 
 VIEW: dict[str, Any] = {
     "kind": "feature_view",

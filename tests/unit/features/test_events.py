@@ -36,8 +36,10 @@ def test_a_payment_without_merchant_touches_its_card_only() -> None:
     assert [touch.view for touch in _payment(merchant=None).touches] == ["card"]
 
 
-def test_a_late_event_touches_nothing() -> None:
-    assert _payment(late=True).touches == []
+def test_a_late_event_leaves_rows_for_erasure_and_writes_nothing() -> None:
+    touches = _payment(late=True).touches
+    assert [touch.view for touch in touches] == ["card", "merchant"]
+    assert all(touch.record == b"" for touch in touches)
 
 
 def test_an_item_event_without_price_or_session_keeps_both_unknown() -> None:

@@ -19,6 +19,7 @@ class Payment:
     amount_minor: int
     mcc: int
     country: int
+    device: int = -1
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ def _window(events: list[Any], t: int, w: int) -> list[Any]:
 
 def _mean_major(events: list[Payment]) -> float:
     return float(Fraction(sum(event.amount_minor for event in events), 100 * len(events)))
+
+
+def same_device(earlier: list[Payment], now: Payment) -> float:
+    """Earlier payments of the card in 30 days with this device, NaN for none named."""
+    card = [event for event in earlier if event.card == now.card]
+    same = [e for e in _window(card, now.event_ms, 30 * DAY) if e.device == now.device]
+    return NAN if now.device == -1 else len(same)
 
 
 def fraud_row(earlier: list[Payment], now: Payment) -> dict[str, float]:

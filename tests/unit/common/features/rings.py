@@ -60,7 +60,7 @@ def payment_blobs(payments: list[Payment]) -> dict[str, bytes]:
             mcc_code(mcc_text(payment.mcc)),
             country_code(COUNTRIES[payment.country]),
             code_of(name("m", payment.merchant)),
-            0,
+            0 if payment.device == -1 else code_of(name("d", payment.device)),
         )
         records.setdefault(("card", f"c_{payment.card}"), []).append((*base, *attrs))
         if payment.merchant != -1:

@@ -28,6 +28,7 @@ def payments(draw, size_max=25):
                 draw(st.integers(0, 10**7)),
                 draw(st.sampled_from([-1, 5411, 6011])),
                 draw(_CODE),
+                draw(_CODE),
             )
         )
     return result

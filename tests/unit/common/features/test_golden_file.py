@@ -5,12 +5,14 @@ and weekend. The publisher sorted payments of one second without a rule, so only
 with two payments in one second may differ.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.feature_golden import replay
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.windows import CardEvents, fraud_columns
 
@@ -67,3 +69,12 @@ def test_customer_windows_equal_the_published_ones_but_for_ties_within_a_second(
     assert set(rows["customer_id"][chosen[differs]].tolist()) <= tied_customers
     assert len(chosen) == 402_145
     assert differs.sum() <= TIED_ROWS_MAX
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="evaluation data is not there")
+def test_the_streaming_engine_gives_published_rows(redis_url: str) -> None:
+    """A short default; all rows: `python -m benchmarks.feature_golden`, figures in docs."""
+    found = asyncio.run(replay(redis_url, DATA, sample=40))
+    assert found.rows == 40
+    assert (found.untied, found.terminals, found.clock) == (0, 0, 0)
+    assert found.customers <= found.tied

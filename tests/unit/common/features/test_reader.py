@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.features import reader
-from libs.common.features.contract import FeatureRequest
+from libs.common.features.contract import FeatureRequest, FeatureService
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.layout import SERVING_KEY, VIEWS, Past, pack_ring
 from libs.common.features.personalization import PERSONALIZATION_V1
 from libs.common.features.reader import OnlineFeatureReader
+from libs.common.features.shipped import MERCHANT_RISK
+from libs.common.features.tiles import Tiles
 from libs.common.features.windows import DAY_MS
 from libs.common.redis import Redis
 from tests.unit.common.features import oracle
@@ -62,6 +64,7 @@ def _fraud_request(payment: oracle.Payment, event_id: str | None = None) -> Feat
             amount_minor=payment.amount_minor,
             mcc_code=mcc_text(payment.mcc),
             country_code=COUNTRIES[payment.country],
+            device_id=name("d", payment.device),
         ),
         payment.event_ms,
         event_id,
@@ -92,6 +95,41 @@ def test_fraud_rows_equal_brute_force_whether_the_payment_is_ingested_or_not(
     read = _read(redis, FRAUD_V1, [request], singly_max)
     _assert_row(FRAUD_V1, read, 0, oracle.fraud_row(rows[:-1], last))
     assert read.degraded_reasons == []
+
+
+PROBE = FeatureService(
+    "probe",
+    ("card:same_device_30d", "merchant_risk:labelled_count_7d", "merchant_risk:fraud_rate_7d"),
+    (),
+    lambda raw: np.column_stack(list(raw.values())),
+)
+
+
+@BOTH_WAYS
+@settings(max_examples=60, deadline=None)
+@given(rows=payments(size_max=12))
+def test_devices_and_shipped_views_are_read_with_the_rings(singly_max, rows):
+    if not rows:
+        return
+    last, now_ms = rows[-1], rows[-1].event_ms
+    blobs, state = payment_blobs(rows[:-1]), Tiles.empty(MERCHANT_RISK)
+    shop = [row for row in rows[:-1] if row.merchant == last.merchant != -1]
+    for offset, row in enumerate(shop, 1):
+        state.add(MERCHANT_RISK, MERCHANT_RISK.record(f"x{offset}", row.event_ms, {}), offset)
+    merchant = name("m", last.merchant)
+    if shop:
+        key = MERCHANT_RISK.redis_key(TENANT, str(merchant))
+        blobs[key] = state.encode(MERCHANT_RISK, written_ms=0, epoch=1, partition=0)
+    read = _read(DictRedis(blobs), PROBE, [_fraud_request(last)], singly_max)
+    end = (now_ms - 7 * DAY_MS) // DAY_MS * DAY_MS
+    start = (now_ms - 14 * DAY_MS) // DAY_MS * DAY_MS
+    labelled = len([row for row in shop if start <= row.event_ms < end])
+    expected = [
+        oracle.same_device(rows[:-1], last),
+        labelled if merchant else np.nan,
+        0.0 if merchant and labelled else np.nan,
+    ]
+    np.testing.assert_array_equal(read.raw[0], np.array(expected, dtype=float))
 
 
 @BOTH_WAYS

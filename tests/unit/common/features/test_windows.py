@@ -36,8 +36,15 @@ def _assert_equal(columns: dict[str, Any], expected: list[dict[str, float]]) -> 
 @given(payments())
 def test_fraud_columns_equal_brute_force(rows):
     columns = windows.fraud_columns(windows.CardEvents(**_arrays(rows, windows.CardEvents)))
-    assert tuple(sorted(columns)) == tuple(sorted(FRAUD_V1.raw))
-    _assert_equal(columns, [oracle.fraud_row(rows[:i], row) for i, row in enumerate(rows)])
+    assert sorted(columns) == sorted([*FRAUD_V1.raw, "card:same_device_30d"])
+    expected = [
+        {
+            **oracle.fraud_row(rows[:i], row),
+            "card:same_device_30d": oracle.same_device(rows[:i], row),
+        }
+        for i, row in enumerate(rows)
+    ]
+    _assert_equal(columns, expected)
 
 
 @settings(max_examples=80, deadline=None)

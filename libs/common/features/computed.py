@@ -1,0 +1,293 @@
+"""Computed views by definition: windows over events, as a tenant or this release has them. Pure.
+
+One definition is read three ways: here at the moment of a read, by the updater that writes rings or
+tiles (`tiles.py`, `layout.py`), and as SQL over history (the features service). What they share is
+`finish`: a window's statistics to its value.
+
+Semantics. A ring's window is `(t - w, t]`; tiles round its start down to their length. With a
+delay it is `(t - d - w, t - d]`, both ends of tiles rounded down, by the event's own time, and only
+labels that are available at t count. Order is (event time, arrival). An empty window counts 0 and
+has no mean, minimum, maximum, deviation, last value, age or rate.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libs.common.features.layout import (
+    LATENESS_MS,
+    RingView,
+    code_of,
+    tag_of,
+    unpack_ring,
+)
+from libs.common.features.windows import NULL_CODE
+from libs.common.redis_keys import tag
+
+Kind = Literal[
+    "count", "sum", "mean", "min", "max", "std", "distinct", "last", "time_since", "rate"
+]
+OF_VALUE = frozenset({"sum", "mean", "min", "max", "std", "last"})
+# Kinds of a record: an event, a label that made its event positive, one that took that back.
+EVENT, BECAME_POSITIVE, CEASED_POSITIVE = 0, 1, 2
+RING_RECORDS_MAX = 8192
+_DAY_MS = 86_400_000
+# The longest window that each tile length answers: beyond, the next longer tiles.
+LADDER: tuple[tuple[int, int], ...] = (
+    (300_000, 3_600_000),
+    (3_600_000, 2 * _DAY_MS),
+    (_DAY_MS, 400 * _DAY_MS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One feature of a computed view.
+
+    Attributes:
+        field: the number or the text it is about; None for count, time_since and rate.
+        window_ms: length of the window.
+        delay_ms: how far the window ends before the moment; labels need it to be known.
+    """
+
+    name: str
+    kind: Kind
+    field: str | None
+    window_ms: int
+    delay_ms: int = 0
+
+    @property
+    def reach_ms(self) -> int:
+        """How far back it looks."""
+        return self.window_ms + self.delay_ms
+
+    @property
+    def tile_ms(self) -> int:
+        """Length of the tiles that answer it."""
+        return next(tile for tile, most in LADDER if self.reach_ms <= most)
+
+    def bounds(self, now_ms: int, *, is_tiled: bool) -> tuple[int, int]:
+        """Give the first and the last moment inside the window, both inclusive."""
+        start, end = now_ms - self.reach_ms, now_ms - self.delay_ms
+        if not is_tiled:
+            return start + 1, end
+        tile = self.tile_ms
+        return start // tile * tile, (end // tile * tile - 1 if self.delay_ms else end)
+
+
+@dataclass(frozen=True)
+class ComputedView:
+    """One version of a view that is computed from events.
+
+    Attributes:
+        schema_id: u16, unique within the tenant; part of the key, so versions never share bytes.
+        join_keys: sorted by name.
+        event_types: which events count.
+        engine: `ring` keeps every event of the horizon, `tiles` sums for entities with very many.
+        label: the label that counts as positive; None without a rate.
+        ttl_ms: age of the newest event after which values are too old.
+    """
+
+    name: str
+    version: int
+    schema_id: int
+    join_keys: tuple[str, ...]
+    event_types: tuple[str, ...]
+    engine: Literal["ring", "tiles"]
+    aggregates: tuple[Aggregate, ...]
+    ttl_ms: int
+    label: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of this version in the log and in Redis keys."""
+        return f"{self.name}@{self.schema_id}"
+
+    @cached_property
+    def is_tiled(self) -> bool:
+        """Whether windows round down to tiles."""
+        return self.engine == "tiles"
+
+    @cached_property
+    def value_field(self) -> str | None:
+        """The one number that records carry."""
+        return next((item.field for item in self.aggregates if item.kind in OF_VALUE), None)
+
+    @cached_property
+    def code_fields(self) -> tuple[str, ...]:
+        """Texts whose distinct ones are counted, in the order of a record's columns."""
+        found = [item.field for item in self.aggregates if item.kind == "distinct"]
+        return tuple(dict.fromkeys(str(name) for name in found))
+
+    @cached_property
+    def horizon_ms(self) -> int:
+        """The longest reach of all features."""
+        return max(item.reach_ms for item in self.aggregates)
+
+    @cached_property
+    def layout(self) -> RingView:
+        """The record, and the bounds of a ring; columns are kind, codes, a pad where odd."""
+        columns = ["kind", *(f"code{index}" for index in range(len(self.code_fields)))]
+        if len(columns) % 2:
+            columns.append("pad")
+        return RingView(
+            self.key,
+            self.schema_id,
+            tuple(columns),
+            self.horizon_ms,
+            self.ttl_ms,
+            self.horizon_ms + 2 * LATENESS_MS,
+            RING_RECORDS_MAX,
+        )
+
+    def redis_key(self, tenant: str, entity: str) -> str:
+        """Build the key of an entity (its join keys' values, joined)."""
+        return f"features:{tag(tenant, 'vector', entity)}:{self.key}"
+
+    def record(self, event_id: str, event_ms: int, fields: Mapping[str, Any]) -> bytes:
+        """Pack what the view keeps of an event."""
+        value = fields.get(self.value_field or "", NULL_CODE)
+        codes = [code_of(fields.get(name)) for name in self.code_fields]
+        return self._pack(event_ms, value, tag_of(event_id), EVENT, codes)
+
+    def label_record(
+        self, event_id: str, event_ms: int, available_ms: int, *, is_positive: bool
+    ) -> bytes:
+        """Pack that an event became positive, or ceased to be, at `available_ms`."""
+        name = f"label:{event_id}:{available_ms}"
+        kind = BECAME_POSITIVE if is_positive else CEASED_POSITIVE
+        codes = [NULL_CODE] * len(self.code_fields)
+        return self._pack(event_ms, available_ms - event_ms, tag_of(name), kind, codes)
+
+    def _pack(
+        self, event_ms: int, value: int, record_tag: int, kind: int, codes: list[int]
+    ) -> bytes:
+        pad = (0,) if len(codes) % 2 == 0 else ()
+        return self.layout.record.pack(event_ms, value, record_tag, kind, *codes, *pad)
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What a window's events say; which members count depends on the aggregate."""
+
+    count: int = 0
+    values: int = 0
+    total: int = 0
+    squares: int = 0
+    least: int | None = None
+    most: int | None = None
+    last: int | None = None
+    newest_ms: int | None = None
+    distinct: float = 0.0
+    positives: int = 0
+
+
+def finish(kind: str, found: Statistics, now_ms: int) -> float:
+    """Give a feature's value, NaN where an empty window has none."""
+    if kind == "count":
+        return float(found.count)
+    if kind == "distinct":
+        return found.distinct
+    if kind == "sum":
+        return float(found.total)
+    if kind == "rate":
+        return found.positives / found.count if found.count else math.nan
+    if kind == "time_since":
+        return math.nan if found.newest_ms is None else (now_ms - found.newest_ms) / 1000.0
+    if kind in {"min", "max", "last"}:
+        value = {"min": found.least, "max": found.most, "last": found.last}[kind]
+        return math.nan if value is None else float(value)
+    if not found.values:
+        return math.nan
+    if kind == "mean":
+        return found.total / found.values
+    spread = found.values * found.squares - found.total**2
+    return math.sqrt(spread) / found.values
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one entity's bytes say at a moment.
+
+    Attributes:
+        event_ms: time of the newest event, 0 without any.
+        values: one per aggregate, NaN where there is none.
+    """
+
+    event_ms: int
+    offset: int
+    values: list[float]
+
+
+def read_ring(view: ComputedView, blob: bytes, now_ms: int, skip: int | None = None) -> Reading:
+    """Evaluate a ring; `skip` is the tag of an event that must not count.
+
+    Raises:
+        LayoutError: these are no bytes of this view.
+    """
+    ring = unpack_ring(view.layout, blob)
+    records = ring.records
+    if skip is not None:
+        records = records[records["tag"] != skip]
+    is_event = records["kind"] == EVENT
+    events, labels = records[is_event], records[~is_event]
+    times = np.ascontiguousarray(events["event_ms"])
+    values = []
+    for item in view.aggregates:
+        if ring.past.n and now_ms - item.reach_ms < ring.past.last_ms:
+            values.append(math.nan)  # the ring forgot part of the window
+            continue
+        first, last = item.bounds(now_ms, is_tiled=False)
+        inside = events[times.searchsorted(first) : times.searchsorted(last, "right")]
+        found = statistics_of(view, item, inside)
+        if item.kind == "rate":
+            found.positives = _positives(labels, first, last, now_ms)
+        values.append(finish(item.kind, found, now_ms))
+    return Reading(ring.event_ms, ring.offset, values)
+
+
+def statistics_of(view: ComputedView, item: Aggregate, inside: NDArray[np.void]) -> Statistics:
+    """Gather what `item` needs from the records inside its window, in order."""
+    found = Statistics(count=len(inside))
+    if not len(inside):
+        return found
+    found.newest_ms = int(inside["event_ms"][-1])
+    if item.kind == "distinct":
+        codes = inside[f"code{view.code_fields.index(str(item.field))}"]
+        found.distinct = float(len(np.unique(codes[codes != NULL_CODE])))
+    elif item.kind in OF_VALUE:
+        numbers = inside["value"][inside["value"] != NULL_CODE].tolist()
+        add_values(found, numbers)
+    return found
+
+
+def add_values(found: Statistics, numbers: Sequence[int]) -> None:
+    """Add values in order of time."""
+    if not numbers:
+        return
+    found.values += len(numbers)
+    found.total += sum(numbers)
+    found.squares += sum(number * number for number in numbers)
+    least, most = min(numbers), max(numbers)
+    found.least = least if found.least is None else min(found.least, least)
+    found.most = most if found.most is None else max(found.most, most)
+    found.last = numbers[-1]
+
+
+def _positives(labels: NDArray[np.void], first: int, last: int, now_ms: int) -> int:
+    times = labels["event_ms"]
+    known = (times >= first) & (times <= last) & (times + labels["value"] <= now_ms)
+    kinds = labels["kind"][known]
+    return int(np.count_nonzero(kinds == BECAME_POSITIVE)) - int(
+        np.count_nonzero(kinds == CEASED_POSITIVE)
+    )
+
+
+def entity_key(values: Sequence[str]) -> str:
+    """Join the values of the join keys, in the order of the keys' names, escaped."""
+    return "|".join([value.replace("%", "%25").replace("|", "%7C") for value in values])

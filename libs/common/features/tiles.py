@@ -1,0 +1,323 @@
+"""Integer tiles with a raw head: the bytes of one hot entity, how events enter, how they are read.
+
+For entities whose events are too many to keep: a ladder of tile lengths (5 min for reaches up to
+1 h, 1 h up to 48 h, 1 d beyond), each with as many slots as the view's features need. Events of the
+newest ten minutes stay as they are (the head), so that the moment of a read is exact, one event can
+be left out, and those ahead of the clock do not count early. Pure, needs numpy.
+
+Little-endian: the header of `layout.py`, `head u32 | hll bytes u32`, the slots of each rung,
+registers of distinct counts (zlib; they are mostly zero), the head's records.
+A window has the same minimum whatever order events came in; sums and squares are whole numbers.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libs.common.features import hll
+from libs.common.features.computed import (
+    BECAME_POSITIVE,
+    CEASED_POSITIVE,
+    EVENT,
+    OF_VALUE,
+    Aggregate,
+    ComputedView,
+    Reading,
+    Statistics,
+    add_values,
+    finish,
+)
+from libs.common.features.layout import HEADER, MAGIC, LayoutError
+from libs.common.features.windows import NULL_CODE
+
+HEAD_MS, HEAD_MAX = 600_000, 512
+_COUNTS = struct.Struct("<II")
+_SLOT = np.dtype(
+    [
+        ("bucket", "<i8"),
+        ("count", "<u4"),
+        ("values", "<u4"),
+        ("sum", "<i8"),
+        ("sq_hi", "<u8"),
+        ("sq_lo", "<u8"),
+        ("min", "<i8"),
+        ("max", "<i8"),
+        ("newest_ms", "<i8"),
+        ("last_ms", "<i8"),
+        ("last", "<i8"),
+        ("positives", "<i8"),
+    ]
+)
+_LIMB_BITS = 20
+_MASK32 = (1 << 32) - 1
+_NO_BUCKET = -1
+_LEAST, _MOST = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Tiles of one length: how many slots, and the texts whose distinct ones they count."""
+
+    tile_ms: int
+    slots: int
+    fields: tuple[str, ...]
+
+
+def rungs_of(view: ComputedView) -> list[Rung]:
+    """Give the rungs that a view needs, shortest tiles first."""
+    reach: dict[int, int] = {}
+    fields: dict[int, list[str]] = {}
+    for item in view.aggregates:
+        reach[item.tile_ms] = max(reach.get(item.tile_ms, 0), item.reach_ms)
+        names = fields.setdefault(item.tile_ms, [])
+        if item.kind == "distinct" and item.field not in names:
+            names.append(str(item.field))
+    # One slot for the tile that the start falls into, one for now, one for a clock ahead.
+    return [Rung(tile, -(-reach[tile] // tile) + 3, tuple(fields[tile])) for tile in sorted(reach)]
+
+
+@dataclass(slots=True)
+class Tiles:
+    """Decoded state of one entity.
+
+    Attributes:
+        generation: mark of the store that it was written for; another one starts anew.
+        slots: per rung, shape (slots,).
+        registers: per rung and text, shape (slots, 1024).
+        head: the newest events, ascending by (time, arrival).
+    """
+
+    event_ms: int
+    offset: int
+    slots: list[NDArray[np.void]]
+    registers: list[list[hll.Registers]]
+    head: NDArray[np.void]
+    rungs: list[Rung] = field(repr=False)
+    generation: int = 0
+
+    @classmethod
+    def empty(cls, view: ComputedView) -> "Tiles":
+        """Give the state of an entity without events."""
+        rungs = rungs_of(view)
+        slots = []
+        for rung in rungs:
+            fresh = np.zeros(rung.slots, _SLOT)
+            fresh["bucket"] = _NO_BUCKET
+            slots.append(fresh)
+        registers = [
+            [np.zeros((rung.slots, hll.REGISTERS), np.uint8) for _ in rung.fields] for rung in rungs
+        ]
+        return cls(0, 0, slots, registers, np.empty(0, view.layout.dtype), rungs)
+
+    @classmethod
+    def decode(cls, view: ComputedView, blob: bytes, *, is_writable: bool = True) -> "Tiles":
+        """Read the bytes of an entity.
+
+        Raises:
+            LayoutError: these are no bytes of this view.
+        """
+        if len(blob) < HEADER.size + _COUNTS.size:
+            raise LayoutError(f"{view.name}: wrong length")
+        magic, schema_id, generation, event_ms, _, _, _, _, offset = HEADER.unpack_from(blob)
+        if magic != MAGIC or schema_id != view.schema_id:
+            raise LayoutError(f"{view.name}: wrong magic or schema")
+        head, packed = _COUNTS.unpack_from(blob, HEADER.size)
+        rungs = rungs_of(view)
+        at = HEADER.size + _COUNTS.size
+        slots = []
+        sizes = sum(rung.slots for rung in rungs) * _SLOT.itemsize
+        if len(blob) != at + sizes + packed + head * view.layout.dtype.itemsize:
+            raise LayoutError(f"{view.name}: wrong length")
+        for rung in rungs:
+            taken = np.frombuffer(blob, _SLOT, rung.slots, at)
+            slots.append(taken.copy() if is_writable else taken)
+            at += taken.nbytes
+        registers = _registers(view, rungs, blob[at : at + packed], is_writable=is_writable)
+        records = np.frombuffer(blob, view.layout.dtype, head, at + packed)
+        return cls(event_ms, offset, slots, registers, records, rungs, generation)
+
+    def encode(self, view: ComputedView, *, written_ms: int, epoch: int, partition: int) -> bytes:
+        """Give the bytes."""
+        facts = (self.event_ms, written_ms, epoch, partition, 0, self.offset)
+        header = HEADER.pack(MAGIC, view.schema_id, self.generation, *facts)
+        flat = b"".join([part.tobytes() for parts in self.registers for part in parts])
+        packed = zlib.compress(flat, 1) if flat else b""
+        counts = _COUNTS.pack(len(self.head), len(packed))
+        slots = b"".join([part.tobytes() for part in self.slots])
+        return header + counts + slots + packed + self.head.tobytes()
+
+    def add(self, view: ComputedView, records: bytes, offset: int) -> None:
+        """Take records in arrival order, whose last has this log offset."""
+        self.offset = offset
+        came = np.frombuffer(records, view.layout.dtype)
+        is_event = came["kind"] == EVENT
+        for label in came[~is_event]:
+            self._label(int(label["event_ms"]), int(label["kind"]))
+        came = came[is_event]
+        if not len(came):
+            return
+        self.event_ms = max(self.event_ms, int(came["event_ms"].max()))
+        head = np.concatenate([self.head, came])
+        head = head[np.argsort(head["event_ms"], kind="stable")]
+        sealed = int(np.searchsorted(head["event_ms"], self.event_ms - HEAD_MS, "right"))
+        sealed = max(sealed, len(head) - HEAD_MAX)
+        if sealed:
+            self._seal(view, head[:sealed])
+        self.head = head[sealed:]
+
+    def _label(self, event_ms: int, kind: int) -> None:
+        for rung, slots in zip(self.rungs, self.slots, strict=True):
+            number = event_ms // rung.tile_ms
+            slot = self._slot(slots, rung, number)
+            if slot is not None:
+                slots["positives"][slot] += {BECAME_POSITIVE: 1, CEASED_POSITIVE: -1}[kind]
+
+    def _slot(self, slots: NDArray[np.void], rung: Rung, bucket: int) -> int | None:
+        """Give the slot of a tile, emptied of an older one; None if a newer one holds it."""
+        slot = bucket % rung.slots
+        held = int(slots["bucket"][slot])
+        if held > bucket:
+            return None
+        if held < bucket:
+            slots[slot] = np.zeros(1, _SLOT)[0]
+            slots["bucket"][slot] = bucket
+            slots["min"][slot], slots["max"][slot] = _LEAST, _MOST
+            for registers in self.registers[self.rungs.index(rung)]:
+                registers[slot] = 0
+        return slot
+
+    def _seal(self, view: ComputedView, records: NDArray[np.void]) -> None:
+        """Move events, ascending, from the head into their tiles."""
+        for rung, slots, registers in zip(self.rungs, self.slots, self.registers, strict=True):
+            buckets = records["event_ms"] // rung.tile_ms
+            starts = np.flatnonzero(np.r_[True, buckets[1:] != buckets[:-1]])
+            for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
+                slot = self._slot(slots, rung, int(buckets[start]))
+                if slot is not None:
+                    inside = records[start:end]
+                    _add_tile(slots, slot, inside)
+                    for name, held in zip(rung.fields, registers, strict=True):
+                        codes = inside[f"code{view.code_fields.index(name)}"].astype(np.int64)
+                        hll.add(held[slot], codes[codes != NULL_CODE])
+
+
+def _add_tile(slots: NDArray[np.void], slot: int, inside: NDArray[np.void]) -> None:
+    slots["count"][slot] += len(inside)
+    newest = int(inside["event_ms"][-1])
+    numbers = inside["value"][inside["value"] != NULL_CODE]
+    if len(numbers):
+        last_ms = int(inside["event_ms"][inside["value"] != NULL_CODE][-1])
+        # Among equal times the later arrival is the last.
+        if last_ms >= int(slots["last_ms"][slot]):
+            slots["last"][slot], slots["last_ms"][slot] = numbers[-1], last_ms
+        slots["values"][slot] += len(numbers)
+        slots["sum"][slot] += int(numbers.sum())
+        squares = _squares(numbers) + (int(slots["sq_hi"][slot]) << 32) + int(slots["sq_lo"][slot])
+        slots["sq_hi"][slot], slots["sq_lo"][slot] = squares >> 32, squares & _MASK32
+        slots["min"][slot] = min(int(slots["min"][slot]), int(numbers.min()))
+        slots["max"][slot] = max(int(slots["max"][slot]), int(numbers.max()))
+    slots["newest_ms"][slot] = max(int(slots["newest_ms"][slot]), newest)
+
+
+def _squares(numbers: NDArray[np.int64]) -> int:
+    """Sum squares of numbers below 2^40, exactly."""
+    high, low = numbers >> _LIMB_BITS, numbers & ((1 << _LIMB_BITS) - 1)
+    sums = [int((left * right).sum()) for left, right in ((high, high), (high, low), (low, low))]
+    return (sums[0] << (2 * _LIMB_BITS)) + (sums[1] << (_LIMB_BITS + 1)) + sums[2]
+
+
+def _registers(
+    view: ComputedView, rungs: Sequence[Rung], packed: bytes, *, is_writable: bool
+) -> list[list[hll.Registers]]:
+    if not packed:
+        return [[] for _ in rungs]
+    try:
+        flat = zlib.decompress(packed)
+    except zlib.error:
+        raise LayoutError(f"{view.name}: unreadable registers") from None
+    wanted = sum(rung.slots * len(rung.fields) for rung in rungs) * hll.REGISTERS
+    if len(flat) != wanted:
+        raise LayoutError(f"{view.name}: wrong length")
+    at, found = 0, []
+    for rung in rungs:
+        mine = []
+        for _ in rung.fields:
+            taken = np.frombuffer(flat, np.uint8, rung.slots * hll.REGISTERS, at)
+            taken = taken.reshape(rung.slots, hll.REGISTERS)
+            mine.append(taken.copy() if is_writable else taken)
+            at += taken.size
+        found.append(mine)
+    return found
+
+
+def read_tiles(view: ComputedView, blob: bytes, now_ms: int, skip: int | None = None) -> Reading:
+    """Evaluate an entity at a moment; `skip` is the tag of an event that must not count.
+
+    Raises:
+        LayoutError: these are no bytes of this view.
+    """
+    state = Tiles.decode(view, blob, is_writable=False)
+    head = state.head if skip is None else state.head[state.head["tag"] != skip]
+    numbers = [rung.tile_ms for rung in state.rungs]
+    values = []
+    for item in view.aggregates:
+        place = numbers.index(item.tile_ms)
+        found = _window(view, item, state, place, head, now_ms)
+        values.append(finish(item.kind, found, now_ms))
+    return Reading(state.event_ms, state.offset, values)
+
+
+def _window(
+    view: ComputedView,
+    item: Aggregate,
+    state: Tiles,
+    place: int,
+    head: NDArray[np.void],
+    now_ms: int,
+) -> Statistics:
+    """Add up the tiles of a window, then the head's events inside it."""
+    first, last = item.bounds(now_ms, is_tiled=True)
+    slots = state.slots[place]
+    is_inside = (slots["bucket"] >= first // item.tile_ms) & (
+        slots["bucket"] <= last // item.tile_ms
+    )
+    chosen = slots[is_inside]
+    times = head["event_ms"]
+    recent = head[(times >= first) & (times <= last)]
+    found = Statistics(count=int(chosen["count"].sum()) + len(recent))
+    if item.kind == "rate":
+        found.positives = int(chosen["positives"].sum())
+    elif item.kind == "time_since":
+        newest = [int(chosen["newest_ms"].max(initial=0)), *recent["event_ms"][-1:].tolist()]
+        found.newest_ms = max(newest) or None
+    elif item.kind == "distinct":
+        name = state.rungs[place].fields.index(str(item.field))
+        registers = state.registers[place][name][is_inside].max(axis=0, initial=0)
+        codes = recent[f"code{view.code_fields.index(str(item.field))}"].astype(np.int64)
+        hll.add(registers, codes[codes != NULL_CODE])
+        found.distinct = hll.estimate(registers)
+    elif item.kind in OF_VALUE:
+        _values(found, chosen[chosen["values"] > 0], recent)
+    return found
+
+
+def _values(found: Statistics, chosen: NDArray[np.void], recent: NDArray[np.void]) -> None:
+    if len(chosen):
+        found.values = int(chosen["values"].sum())
+        found.total = int(chosen["sum"].sum())
+        found.squares = (sum(chosen["sq_hi"].tolist()) << 32) + sum(chosen["sq_lo"].tolist())
+        found.least, found.most = int(chosen["min"].min()), int(chosen["max"].max())
+        newest = int(np.argmax(chosen["last_ms"]))
+        found.last, last_ms = int(chosen["last"][newest]), int(chosen["last_ms"][newest])
+    else:
+        last_ms = 0
+    recent = recent[recent["value"] != NULL_CODE]
+    sealed = found.last
+    add_values(found, recent["value"].tolist())
+    # A full head seals early; an event that comes late then lies behind what is sealed.
+    if sealed is not None and len(recent) and int(recent["event_ms"][-1]) < last_ms:
+        found.last = sealed

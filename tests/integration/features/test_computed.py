@@ -1,0 +1,287 @@
+"""Computed views by definition, over real stores: SQL, streaming and brute force agree."""
+
+import json
+import math
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from libs.common.features.shipped import MERCHANT_RISK
+from libs.common.features.shipped import read as read_bytes
+from libs.common.postgres import Postgres
+from services.features.adapters.computed_history import ComputedHistory
+from services.features.adapters.definitions import DefinitionStore
+from services.features.adapters.labels import Label, LabelStore
+from services.features.adapters.log import PostgresEventLog
+from services.features.domain.computed import document_of
+from services.features.domain.events import Accepted
+from tests.integration.features.conftest import Running, Start
+from tests.integration.features.worlds import DAY_MS, TENANT, payments
+from tests.unit.common.features.computed_worlds import World, brute_force, same, worlds
+
+pytestmark = pytest.mark.anyio
+
+RISK: dict[str, Any] = {
+    "kind": "feature_view",
+    "name": "card_risk",
+    "join_keys": ["card_id"],
+    "source": {"event_types": ["card_transaction"]},
+    "ttl_s": 90 * 86_400,
+    "features": [
+        {"name": "count_7d", "aggregation": "count", "window_s": 7 * 86_400},
+        {"name": "sum_7d", "aggregation": "sum", "field": "amount_minor", "window_s": 7 * 86_400},
+        {
+            "name": "shops_30d",
+            "aggregation": "distinct",
+            "field": "merchant_id",
+            "window_s": 30 * 86_400,
+        },
+        {
+            "name": "fraud_7d",
+            "aggregation": "rate",
+            "label": "fraud",
+            "window_s": 7 * 86_400,
+            "delay_s": 86_400,
+        },
+    ],
+}
+
+
+async def _check_sql(postgres: Postgres, number: int, world: World) -> None:
+    """Put a world into the log of a tenant of its own, and ask the SQL about every moment."""
+    tenant, store = f"t{number}", DefinitionStore(postgres)
+    document = {**document_of(world.view), "name": "v"}
+    await store.apply(tenant, [document], is_dry=False)
+    view = (await store.catalog(tenant, is_fresh=True)).computed_versions["v", 1]
+    log, labels = PostgresEventLog(postgres, store), LabelStore(postgres, store)
+    for event in world.events:
+        facts = (event.event_ms, event.arrival_ms, event.body, event.is_late)
+        await log.append(tenant, [Accepted(event.event_id, "card_transaction", *facts)])
+    for known in world.labels:
+        label = Label("transaction", known.event_id, known.label, None, known.available_ms)
+        await labels.keep(tenant, label)
+    asked = [(entity, now_ms) for entity in ("a", "b") for now_ms in world.moments]
+    found = await ComputedHistory(postgres).read(
+        tenant, view, [entity for entity, _ in asked], [now_ms for _, now_ms in asked]
+    )
+    for (entity, now_ms), values in zip(asked, found, strict=True):
+        expected = brute_force(world, entity, now_ms)
+        got = dict(zip(expected, values, strict=True))
+        differing = {n: (got[n], expected[n]) for n in expected if not same(got[n], expected[n])}
+        assert not differing, (entity, now_ms)
+
+
+@pytest.mark.parametrize("engine", ["ring", "tiles"])
+async def test_the_compiled_sql_gives_what_brute_force_gives(
+    clean_postgres: str, engine: str
+) -> None:
+    examples: list[World] = []
+
+    @settings(
+        max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(worlds(engine, size_max=15), st.just(None))
+    def collect(world: World, _: None) -> None:
+        examples.append(world)
+
+    collect()
+    postgres = Postgres(clean_postgres, "features")
+    try:
+        await PostgresEventLog(postgres, DefinitionStore(postgres)).ensure_partitions()
+        for number, world in enumerate(examples):
+            await _check_sql(postgres, number, world)
+    finally:
+        await postgres.close()
+
+
+async def _define(running: Running, *documents: dict[str, Any]) -> dict[str, Any]:
+    body = {"definitions": list(documents)}
+    answer = await running.client.post("/features/definitions", json=body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def _online(running: Running, features: list[str], cards: list[str]) -> dict[str, Any]:
+    body = {"features": features, "entities": {"card_id": cards}}
+    answer = await running.client.post("/get-online-features", json=body)
+    if answer.status_code == 503:
+        return {}
+    assert answer.status_code == 200, answer.text
+    document = answer.json()
+    names = document["metadata"]["feature_names"]
+    return {name: part["values"] for name, part in zip(names, document["results"], strict=True)}
+
+
+@pytest.mark.parametrize("engine", ["ring", "tiles"])
+async def test_a_view_defined_after_its_events_serves_what_its_history_says(
+    start: Start, engine: str
+) -> None:
+    events, more = payments(400, seed=5, days=20), payments(100, seed=6, days=2)
+    document: dict[str, Any] = {**RISK, "engine": engine}
+    names = [feature["name"] for feature in document["features"]]
+    cards = sorted({event["entities"]["card_id"] for event in events})
+    async with start() as running:
+        client = running.client
+        await client.post("/features/backfills", json={"events": events})
+        for event in events[::7]:
+            body = {"transaction_id": event["event_id"], "label": "fraud"}
+            assert (await client.post("/v1/feedback", json=body)).status_code == 200
+        await _define(running, document)
+        await client.post("/features/backfills", json={"events": more})
+        body = {"transaction_id": events[0]["event_id"], "label": "legit"}
+        await client.post("/v1/feedback", json=body)
+        features = [f"card_risk:{name}" for name in names]
+        await running.until(lambda: _online(running, features, cards))
+        await running.applied()
+        online = await _online(running, features, cards)
+        store: DefinitionStore = running.state["definitions"]
+        view = (await store.catalog(TENANT, is_fresh=True)).computed["card_risk"]
+        now_ms = time.time_ns() // 1_000_000
+        history: ComputedHistory = running.state["computed_history"]
+        offline = await history.read(TENANT, view, cards, [now_ms] * len(cards))
+        job = (await client.get(f"/features/backfills/view-{view.key}")).json()
+    assert job["state"] == "done"
+    assert job["done"] == len(events)
+    for row, values in enumerate(offline):
+        got = [online[name][row] for name in names]
+        assert got == [None if math.isnan(value) else value for value in values]
+    assert sum(online["count_7d"]) > 0
+    assert any(rate for rate in online["fraud_7d"])
+
+
+async def test_an_older_version_serves_until_the_new_one_is_filled_and_stays_readable(
+    start: Start,
+) -> None:
+    events = payments(200, seed=8, days=5)
+    card = events[0]["entities"]["card_id"]
+    changed = {**RISK, "features": RISK["features"][:1]}
+    async with start() as running:
+        await _define(running, RISK)
+        await running.client.post("/features/backfills", json={"events": events})
+        await running.applied()
+        first = await running.until(lambda: _online(running, ["card_risk:count_7d"], [card]))
+        planned = await running.client.post(
+            "/features/definitions", json={"definitions": [changed], "dry_run": True}
+        )
+        assert planned.json()["changes"][0]["details"] == [
+            "feature fraud_7d goes",
+            "feature shops_30d goes",
+            "feature sum_7d goes",
+        ]
+        await _define(running, changed)
+        assert await _online(running, ["card_risk:count_7d"], [card]) == first
+
+        async def both() -> bool:
+            new = await _online(running, ["card_risk@v2:count_7d"], [card])
+            old = await _online(running, ["card_risk@v1:sum_7d"], [card])
+            return bool(new) and new["count_7d"] == first["count_7d"] and bool(old["sum_7d"][0])
+
+        await running.until(both)
+
+
+async def test_a_merchants_delayed_fraud_rate_follows_labels_and_their_correction(
+    start: Start, redis_url: str
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    events = [
+        {
+            "event_id": f"old-{number}",
+            "type": "card_transaction",
+            "event_ms": now_ms - 9 * DAY_MS + number,
+            "entities": {"card_id": f"c{number}", "merchant_id": "shop"},
+            "values": {"amount_minor": 100},
+        }
+        for number in range(4)
+    ]
+    key = MERCHANT_RISK.redis_key(TENANT, "shop")
+    async with start() as running:
+        client = running.client
+        early = {"transaction_id": "old-0", "label": "fraud"}
+        await client.post("/v1/feedback", json=early)  # before its event is known
+        await client.post("/features/backfills", json={"events": events})
+        await client.post("/v1/feedback", json={"transaction_id": "old-1", "label": True})
+        await client.post("/v1/feedback", json={"transaction_id": "old-2", "label": "fraud"})
+        await client.post("/v1/feedback", json={"transaction_id": "old-2", "label": "legit"})
+        await running.applied()
+        redis = Redis.from_url(redis_url)
+        blob = redis.get(key)
+        redis.close()
+        assert isinstance(blob, bytes)
+        reading = read_bytes(MERCHANT_RISK, blob, now_ms)
+        found = dict(zip([a.name for a in MERCHANT_RISK.aggregates], reading.values, strict=True))
+        assert found["labelled_count_7d"] == 4
+        assert found["fraud_rate_7d"] == 0.5
+        history: ComputedHistory = running.state["computed_history"]
+        now_ms = time.time_ns() // 1_000_000
+        again = await history.read(TENANT, MERCHANT_RISK, ["shop"], [now_ms])
+    assert [str(value) for value in again[0]] == [str(value) for value in reading.values]
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"engine": "magic"}, "/definitions/0/engine"),
+        ({"join_keys": ["user_id"]}, "/definitions/0/join_keys/0"),
+        ({"source": {"event_types": ["nope"]}}, "/definitions/0/source/event_types/0"),
+        ({"push_source": "p"}, "/definitions/0/push_source"),
+        ({"features": [{"name": "x", "aggregation": "median", "window_s": 1}]}, "/features/0"),
+        ({"features": [{"name": "x", "aggregation": "sum", "window_s": 1}]}, "/features/0/field"),
+        ({"features": [{"name": "x", "aggregation": "count", "window_s": 0}]}, "window_s"),
+        ({"features": [{"name": "x", "aggregation": "rate", "window_s": 9}]}, "/features/0/label"),
+        ({"name": "merchant_risk"}, "/definitions/0/name"),
+    ],
+)
+async def test_a_wrong_definition_is_refused_by_its_member(
+    start: Start, change: dict[str, Any], pointer: str
+) -> None:
+    async with start() as running:
+        body = {"definitions": [{**RISK, **change}]}
+        answer = await running.client.post("/features/definitions", json=body)
+    assert answer.status_code == 422
+    assert pointer in answer.json()["errors"][0]["pointer"]
+
+
+async def test_a_tenants_service_over_computed_views_joins_history_without_leaking_labels(
+    start: Start,
+) -> None:
+    events = payments(150, seed=9, days=12)
+    service = {
+        "kind": "feature_service",
+        "name": "risk",
+        "features": ["card_risk:count_7d", "card_risk:fraud_7d"],
+    }
+    async with start() as running:
+        client = running.client
+        await _define(running, RISK, service)
+        await client.post("/features/backfills", json={"events": events})
+        before = datetime.now(UTC).isoformat()
+        for event in events:
+            body = {"transaction_id": event["event_id"], "label": "fraud"}
+            await client.post("/v1/feedback", json=body)
+        await running.applied()
+        card = events[0]["entities"]["card_id"]
+        rows = [
+            {"entities": {"card_id": card}, "as_of": moment}
+            for moment in (before, datetime.now(UTC).isoformat())
+        ]
+        body = {"feature_service": "risk", "rows": rows}
+        answer = await client.post("/features/historical", json=body)
+        wrong = await client.post(
+            "/features/historical",
+            json={"feature_service": "risk", "rows": [{"entities": {}, "as_of": before}]},
+        )
+        missing = await client.post(
+            "/features/historical", json={"feature_service": "nope", "rows": rows}
+        )
+    then, now, end = (json.loads(line) for line in answer.text.splitlines())
+    assert end == {"rows": 2, "complete": True}
+    assert then["card_risk:count_7d"] == now["card_risk:count_7d"] > 0
+    assert (then["card_risk:fraud_7d"], now["card_risk:fraud_7d"]) == (0.0, 1.0)
+    assert wrong.status_code == 422
+    assert wrong.json()["errors"][0]["pointer"] == "/rows/0/entities/card_id"
+    assert missing.status_code == 404
