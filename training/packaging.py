@@ -15,7 +15,7 @@ from services.inference.domain.calibration import Calibration
 Matrix = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
-# A released ONNX file answers as the library does, on every row of the test set (issue 6).
+# A released ONNX file answers as the library does, on every row of the test set.
 PARITY_MAX = 1e-6
 INPUT, OUTPUT = "features", "probabilities"
 _PARITY_BATCH = 100_000

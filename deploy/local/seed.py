@@ -40,7 +40,7 @@ def event_of(payment: dict[str, Any]) -> dict[str, Any]:
         "arrival_ms": payment["event_ms"],
         "entities": {"card_id": payment["card_id"], "merchant_id": payment["merchant_id"]},
         "values": {"amount_minor": payment["amount_minor"]},
-        "attrs": {"mcc_code": payment["mcc_code"], "country_code": payment["country_code"]},
+        "attrs": {name: payment[name] for name in ("mcc_code", "country_code", "device_id")},
     }
 
 

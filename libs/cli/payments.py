@@ -30,6 +30,7 @@ class Payment:
     mcc_code: str | None
     country_code: str | None
     is_fraud: bool
+    device_id: str | None = None
 
     def score_body(self) -> dict[str, Any]:
         """Give the body for `POST /score/fraud`."""
@@ -41,11 +42,17 @@ class Payment:
         }
         if self.mcc_code:
             body |= {"mcc_code": self.mcc_code, "country_code": self.country_code}
+        if self.device_id:
+            body["device_id"] = self.device_id
         return body
 
     def event(self) -> dict[str, Any]:
         """Give the event for `POST /features/events`; the same id, so that it counts once."""
-        attrs = {"mcc_code": self.mcc_code, "country_code": self.country_code}
+        attrs = {
+            "mcc_code": self.mcc_code,
+            "country_code": self.country_code,
+            "device_id": self.device_id,
+        }
         return {
             "event_id": self.transaction_id,
             "type": "card_transaction",
@@ -109,6 +116,7 @@ def _from_generator(row: dict[str, Any]) -> Payment:
         mcc_code=row["mcc_code"],
         country_code=row["country_code"],
         is_fraud=row["is_fraud"],
+        device_id=row["device_id"],
     )
 
 

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from training import quality
 from training.benchmarks import handbook_protocol as protocol
 from training.benchmarks.handbook_protocol import Measures, Payments
-from training.benchmarks.report import data_file, machine, table, write_section
+from training.benchmarks.report import data_file, from_terminal, machine, table, write_section
 
 DATA = "tabular/fraud-handbook/transactions.parquet"
 TOLERANCE = 0.005
@@ -271,7 +271,7 @@ def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/fraud.md"))
-    run(parser.parse_args().out)
+    from_terminal(run, parser.parse_args().out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ TRAIN_DAYS, DELAY_DAYS, TEST_DAYS = 7, 7, 7
 FOLD_STARTS = (115, 122, 129, 136)
 _DELAY_MS = 7 * DAY_MS
 _WINDOW_DAYS = (1, 7, 30)
-# What the six further features say where there is nothing to say (feature note, section 13).
+# What the six further features say where there is nothing to say.
 _NO_EARLIER_S = 1_000_000.0
 _HIGH_Z, _HIGH_Z_WINDOW_MS = 2.5, 14 * DAY_MS
 

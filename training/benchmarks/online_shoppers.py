@@ -17,7 +17,7 @@ from rich.markdown import Markdown
 from rich.progress import Progress
 
 from training import quality
-from training.benchmarks.report import data_file, machine, table, write_section
+from training.benchmarks.report import data_file, from_terminal, machine, table, write_section
 
 DATA = "tabular/online-shoppers/online_shoppers_intention.csv"
 FOLDS = 10
@@ -150,7 +150,7 @@ def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/personalization.md"))
-    run(parser.parse_args().out)
+    from_terminal(run, parser.parse_args().out)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,18 +12,30 @@ DATA_VARIABLE = "GATEHOUSE_DATA"
 _DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
+class MissingDataError(FileNotFoundError):
+    """A file of evaluation data is not there; the text says which and how to point to it."""
+
+
 def data_file(relative: str) -> Path:
     """Path of a file of evaluation data.
 
     Raises:
-        FileNotFoundError: absent; the text names the variable that points elsewhere.
+        MissingDataError: absent; the text names the variable that points elsewhere.
     """
     path = Path(os.environ.get(DATA_VARIABLE, str(_DEFAULT))) / relative
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingDataError(
             f"{relative} is not in the evaluation data; set {DATA_VARIABLE} to its folder"
         )
     return path
+
+
+def from_terminal(run: Callable[[Path], None], out: Path) -> None:
+    """Run a benchmark and end with one line, instead of a traceback, where its data is absent."""
+    try:
+        run(out)
+    except MissingDataError as error:
+        raise SystemExit(str(error)) from None
 
 
 def machine(libraries: Sequence[str]) -> str:

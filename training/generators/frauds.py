@@ -5,10 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.generators import draws
-from training.generators.payments import DAY_MS, HOUR_MS, Drafts, join
+from training.generators.payments import (
+    DAY_MS,
+    HOUR_MS,
+    NO_DEVICE,
+    Drafts,
+    device_number,
+    join,
+    own_device,
+)
 from training.generators.world import (
     COUNTRIES,
     DEMO_CARD,
+    IS_REMOTE,
     LOG_AMOUNT,
     MCC,
     SHARE,
@@ -33,6 +42,12 @@ _BREACH_RATE, _CLONE_SHARE = 0.0010, 0.3
 # Share of fraudulent payments in the categories where everybody pays; without it the category
 # alone would tell fraud apart (AUC .82).
 _USUAL_SHARE = 0.5
+# Share of misuse that goes to the shops where thieves cash out that month: few per country and
+# category, so that a shop's reported frauds say something about its next payments.
+_CASH_OUT_SHARE, _CASH_OUT_DAYS, _CASH_OUT_SHOPS = 0.35, 45, 2
+_CASH_OUT, _SHOP_COUNTRY = 53, 100
+# Share of misuse at a till that is made by a phone with the stolen card in it.
+_THIEF_WALLET_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,7 @@ class Pattern:
         span_h: shortest and longest duration, hours.
         mccs: categories where the payments go.
         home_share: share of episodes in the card's home country.
+        own_device_share: share of episodes from the card owner's own devices.
         scale: smallest and largest factor on the category's usual amount.
     """
 
@@ -56,12 +72,20 @@ class Pattern:
     mccs: tuple[int, ...]
     home_share: float
     scale: tuple[float, float]
+    own_device_share: float = 0.05
 
 
 TESTING = Pattern(1, 0.00032, (3, 9), (0.05, 0.8), (5815, 4816, 5964, 5999), 0.5, (0.05, 0.3))
 TESTING_USE = Pattern(1, 0.0, (1, 2), (0.2, 3.0), (5732, 5964, 5311, 5651), 0.5, (1.0, 4.0))
 TAKEOVER = Pattern(
-    2, 0.0005, (3, 7), (0.3, 6.0), (5732, 5964, 5311, 4829, 5944, 5651, 4511), 0.35, (1.5, 6.0)
+    2,
+    0.0005,
+    (3, 7),
+    (0.3, 6.0),
+    (5732, 5964, 5311, 4829, 5944, 5651, 4511),
+    0.35,
+    (1.5, 6.0),
+    own_device_share=0.15,
 )
 CLONE = Pattern(
     3, 0.0, (2, 5), (0.2, 20.0), (5411, 5541, 5311, 5732, 5999, 5651, 5812), 0.5, (1.2, 4.0)
@@ -70,7 +94,14 @@ STOLEN = Pattern(
     4, 0.0005, (3, 7), (0.3, 8.0), (5411, 5541, 5812, 5311, 6011, 5999, 5732), 0.85, (1.0, 4.0)
 )
 BUST_OUT = Pattern(
-    5, 0.00006, (10, 28), (50.0, 150.0), (5732, 5944, 6011, 4829, 4511, 5311, 5200), 0.9, (1.5, 5.0)
+    5,
+    0.00006,
+    (10, 28),
+    (50.0, 150.0),
+    (5732, 5944, 6011, 4829, 4511, 5311, 5200),
+    0.9,
+    (1.5, 5.0),
+    own_device_share=1.0,
 )
 
 
@@ -152,13 +183,28 @@ def _payments(
     abroad = (draws.uniform(parent, 5) * len(COUNTRIES)).astype(np.int64)
     is_home = draws.uniform(parent, 6) < pattern.home_share
     country = np.where(is_home, cards.home[card], abroad)
-    merchant = merchants.pick(country, category, draws.uniform(shop_keys, 7))
-    category = merchants.category[merchant]
-
     span_ms = _between(pattern.span_h, draws.uniform(parent, 8)) * HOUR_MS
     event_ms = start_ms[index] + (span_ms * draws.uniform(keys, 9)).astype(np.int64)
+    month = event_ms // (_CASH_OUT_DAYS * DAY_MS)
+    one_of = (draws.uniform(shop_keys, 15) * _CASH_OUT_SHOPS).astype(np.int64)
+    known = draws.key(seed, _CASH_OUT, category * _SHOP_COUNTRY + country, month, one_of)
+    is_known = draws.uniform(shop_keys, 14) < _CASH_OUT_SHARE
+    chance = np.where(is_known, draws.uniform(known, 0), draws.uniform(shop_keys, 7))
+    merchant = merchants.pick(country, category, chance)
+    category = merchants.category[merchant]
     scale = _between(pattern.scale, draws.uniform(keys, 10))
     log_amount = LOG_AMOUNT[category] + 0.5 * cards.level[card] + merchants.level[merchant]
     amount = scale * np.exp(log_amount + 0.8 * SPREAD[category] * draws.normal(keys, 11))
     scenario = np.full(len(keys), pattern.scenario, dtype=np.int8)
-    return Drafts(keys, card, merchant, event_ms, amount, scenario)
+    device = np.where(
+        draws.uniform(parent, 16) < pattern.own_device_share,
+        own_device(seed, keys, cards.ids[card], category, event_ms),
+        _thief_device(parent, keys, category),
+    )
+    return Drafts(keys, card, merchant, event_ms, amount, scenario, device)
+
+
+def _thief_device(episode: draws.Keys, keys: draws.Keys, category: Ints) -> Ints:
+    """Number the thief's device, one per episode, where the payment needs one."""
+    has_device = IS_REMOTE[category] | (draws.uniform(keys, 17) < _THIEF_WALLET_SHARE)
+    return np.where(has_device, device_number(episode), NO_DEVICE)

@@ -26,6 +26,12 @@ DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 _CARD_DAY, _PAYMENT, _TRIP, _FAVOURITE, _BURST = 10, 11, 12, 13, 14
 _TRIP_BLOCK_DAYS = 40
+_DEVICE, _DEVICE_BLOCK_DAYS = 15, 120
+NO_DEVICE = -1
+# Share of payments at a till made by a phone, of all payments from a device that is new (a new
+# browser, a friend's phone), and of payments with a device that come from the card's second one.
+_WALLET_SHARE, _NEW_DEVICE_SHARE, _SECOND_DEVICE_SHARE = 0.3, 0.035, 0.25
+_DEVICE_NUMBERS = np.uint64(2**40)
 _CASH = int(np.flatnonzero(MCC == 6011)[0])
 # Small payments in quick succession that are honest: rides, snacks, games.
 _BURST_CATEGORIES = np.array([int(np.flatnonzero(mcc == MCC)[0]) for mcc in (4111, 5814, 5815)])
@@ -42,6 +48,7 @@ class Drafts:
         event_ms: time of the payment.
         amount: major units, before rounding.
         scenario: index into `frauds.SCENARIOS`, 0 is genuine.
+        device: number of the phone or browser that paid, `NO_DEVICE` for a card at a till.
     """
 
     key: draws.Keys
@@ -50,6 +57,7 @@ class Drafts:
     event_ms: Ints
     amount: Floats
     scenario: NDArray[np.int8]
+    device: Ints
 
 
 def join(parts: list[Drafts]) -> Drafts:
@@ -121,8 +129,26 @@ def genuine(seed: int, cards: Cards, merchants: Merchants, start_day: int, days:
     amount = np.where(is_away, amount * 1.3, amount)
     event_ms = _times(keys, cards.shift_h[card], country, day)
     scenario = np.zeros(len(keys), dtype=np.int8)
-    drafts = Drafts(keys, card, merchant, event_ms, amount, scenario)
+    device = own_device(seed, keys, cards.ids[card], merchants.category[merchant], event_ms)
+    drafts = Drafts(keys, card, merchant, event_ms, amount, scenario, device)
     return join([drafts, _bursts(seed, cards, merchants, drafts)])
+
+
+def own_device(seed: int, keys: draws.Keys, card_id: Ints, category: Ints, event_ms: Ints) -> Ints:
+    """Number the device of payments by the card's owner; a card has two, replaced now and then."""
+    # The second device is replaced half a block after the first.
+    which = (draws.uniform(keys, 50) < _SECOND_DEVICE_SHARE).astype(np.int64)
+    day = event_ms // DAY_MS + which * (_DEVICE_BLOCK_DAYS // 2) + card_id % _DEVICE_BLOCK_DAYS
+    owned = draws.key(seed, _DEVICE, card_id, day // _DEVICE_BLOCK_DAYS, which)
+    is_new = draws.uniform(keys, 51) < _NEW_DEVICE_SHARE
+    number = device_number(np.where(is_new, keys, owned))
+    has_device = IS_REMOTE[category] | (draws.uniform(keys, 52) < _WALLET_SHARE)
+    return np.where(has_device, number, NO_DEVICE)
+
+
+def device_number(keys: draws.Keys) -> Ints:
+    """Turn a key into the number of a device, below 2^40."""
+    return (keys % _DEVICE_NUMBERS).astype(np.int64)
 
 
 def _demo_habit(keys: draws.Keys, card_id: Ints, merchants: Merchants, merchant: Ints) -> Ints:
@@ -163,4 +189,6 @@ def _bursts(seed: int, cards: Cards, merchants: Merchants, drafts: Drafts) -> Dr
     gap_s = 30 + 270 * draws.uniform(drafts.key[parent], 44)
     event_ms = drafts.event_ms[parent] + ((number + 1) * gap_s * 1000).astype(np.int64)
     amount = np.exp(1.0 + 0.7 * draws.normal(keys, 0))
-    return Drafts(keys, card, merchant, event_ms, amount, np.zeros(len(keys), dtype=np.int8))
+    device = own_device(seed, keys, cards.ids[card], merchants.category[merchant], event_ms)
+    scenario = np.zeros(len(keys), dtype=np.int8)
+    return Drafts(keys, card, merchant, event_ms, amount, scenario, device)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from training.generators import draws
 from training.generators.frauds import SCENARIOS, fraudulent
-from training.generators.payments import DAY_MS, genuine, join
+from training.generators.payments import DAY_MS, NO_DEVICE, genuine, join
 from training.generators.world import (
     COUNTRIES,
     DEMO_CARD,
@@ -23,7 +23,7 @@ from training.generators.world import (
     make_merchants,
 )
 
-GENERATOR_VERSION = "1"
+GENERATOR_VERSION = "2"
 # A report that never arrives.
 NEVER_MS = 2**63 - 1
 _LABEL_DELAY_DAYS_MAX = 60.0
@@ -45,6 +45,7 @@ class Transactions:
         is_fraud: what was (or would have been) reported.
         label_available_ms: when the label is known, `NEVER_MS` if never.
         scenario: index into `SCENARIOS`.
+        device: number of the phone or browser, `payments.NO_DEVICE` for a card at a till.
     """
 
     key: draws.Keys
@@ -57,6 +58,7 @@ class Transactions:
     is_fraud: NDArray[np.bool_]
     label_available_ms: Ints
     scenario: NDArray[np.int8]
+    device: Ints
 
     def __len__(self) -> int:
         return len(self.key)
@@ -81,6 +83,7 @@ class Transactions:
                 "mcc_code": f"{int(self.mcc[row]):04d}",
                 "country_code": COUNTRIES[int(self.country[row])],
                 "amount_minor": int(self.amount_minor[row]),
+                "device_id": device_id(int(self.device[row])),
                 "is_fraud": bool(self.is_fraud[row]),
                 "label_available_ms": int(self.label_available_ms[row]),
                 "scenario": SCENARIOS[int(self.scenario[row])],
@@ -126,6 +129,7 @@ def generate(
         is_fraud=is_fraud,
         label_available_ms=label_available_ms,
         scenario=scenario,
+        device=drafts.device[order],
     )
 
 
@@ -142,6 +146,11 @@ def recent_history(
     start_ms = (now_ms // DAY_MS - days + 1) * DAY_MS
     history = generate(seed, card_ids, merchant_ids, days, start_ms)
     return history.select(history.event_ms <= now_ms)
+
+
+def device_id(number: int) -> str | None:
+    """Give the id of a device, None where a payment has none."""
+    return None if number == NO_DEVICE else f"device_{number:010x}"
 
 
 def _numbers(entities: int | Ints) -> Ints:

@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from libs.cli.connection import Gateway, NotRunningError
+from libs.common.errors import UnavailableError
 from libs.common.features.contract import FeatureService
-from libs.common.features.fraud import FRAUD_V1
-from libs.common.manifest import Manifest, load_manifest
+from libs.common.features.fraud import FRAUD_V1, FRAUD_V2
+from libs.common.manifest import Manifest, ManifestError, load_manifest
 from libs.common.postgres import Postgres
 from services.inference.domain.calibration import Calibration
 from training.packaging import Matrix, onnx_scores, parity, release
@@ -31,7 +32,7 @@ from training.retrain.fit import Challenger, Recipe, Split, describe, fit, split
 from training.retrain.source import Dataset, NoDataError, Window, load
 
 MODEL = "fraud"
-SERVICES: dict[str, FeatureService] = {service.name: service for service in (FRAUD_V1,)}
+SERVICES: dict[str, FeatureService] = {service.name: service for service in (FRAUD_V1, FRAUD_V2)}
 _QUERY_S = 600.0
 
 
@@ -89,8 +90,8 @@ async def retrain(asked: Asked, progress: Progress) -> Outcome:
         UnavailableError: the database does not answer.
     """
     champion = _champion(asked.champion)
-    name = champion.manifest.feature_service if champion else FRAUD_V1.name
-    service = SERVICES[name or FRAUD_V1.name]
+    name = champion.manifest.feature_service if champion else None
+    service = SERVICES[name or FRAUD_V2.name]
     task = progress.add_task("point-in-time features", total=None)
     postgres = Postgres(asked.postgres_url, "features", pool_max=2, command_timeout_s=_QUERY_S)
     try:
@@ -264,7 +265,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--state-dir", type=Path, default=Path(".gatehouse"))
     found.add_argument("--models", type=Path, default=Path(os.environ.get("MODEL_PATH", "models")))
     found.add_argument("--out", type=Path, help="folder of report and version; default a new one")
-    found.add_argument("--champion", type=Path, help="version folder; default what serves")
+    found.add_argument("--champion", type=Path, help="version folder, or none; default what serves")
     found.add_argument("--tenant", default="default")
     found.add_argument("--days", type=int, default=365, help="of payments, at most")
     found.add_argument("--warm-up-days", type=float, default=7.0, help="left out: windows fill")
@@ -305,7 +306,13 @@ async def run(options: argparse.Namespace, console: Console) -> int:
     roots = [options.models, staged]
     out = options.out or options.state_dir / "retraining" / time.strftime("%Y%m%d-%H%M%S")
     champion = options.champion or await _serving_folder(options.state_dir, roots)
-    recipe = _recipe(_champion(champion))
+    if str(champion) == "none":
+        champion = None
+    try:
+        recipe = _recipe(_champion(champion))
+    except ManifestError as error:
+        console.print(f"The champion cannot be read: {error}")
+        return 2
     if options.trees or options.seed:
         changed = {"trees": options.trees or recipe.trees, "seed": options.seed or recipe.seed}
         recipe = Recipe(depth=recipe.depth, rate=recipe.rate, **changed)
@@ -319,6 +326,9 @@ async def run(options: argparse.Namespace, console: Console) -> int:
         except NoDataError as error:
             console.print(f"Nothing to train on: {error}.")
             return 1
+        except UnavailableError as error:
+            console.print(f"{error.detail} {error.hint or ''}")
+            return 2
     findings = outcome.findings
     console.print(f"{findings.verdict.word}: {'; '.join(findings.verdict.reasons)}")
     console.print(f"report: {outcome.markdown} and {outcome.page}")

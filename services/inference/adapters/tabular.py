@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 
 from libs.common.features.contract import FeatureService
-from libs.common.features.fraud import FRAUD_V1
+from libs.common.features.fraud import FRAUD_V1, FRAUD_V2
 from libs.common.features.personalization import PERSONALIZATION_V1
 from libs.common.manifest import GoldenCase, Manifest, ManifestError, verify_file
 from services.inference.adapters.lightgbm_engine import LightGbmEngine
@@ -20,7 +20,7 @@ from services.inference.domain.scoring import RiskBands, grouping_of
 from services.inference.domain.trees import TreeEnsemble, TreeFormatError, parse_xgboost
 
 FEATURE_SERVICES: dict[str, FeatureService] = {
-    service.name: service for service in (FRAUD_V1, PERSONALIZATION_V1)
+    service.name: service for service in (FRAUD_V1, FRAUD_V2, PERSONALIZATION_V1)
 }
 TABULAR_TASKS = frozenset({"fraud", "relevance", "conversion"})
 # The native trees lie beside the ONNX file: explanations and USE_ONNX=false need them.

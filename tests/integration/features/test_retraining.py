@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,19 @@ import numpy as np
 import orjson
 import pytest
 
-from libs.common.features.fraud import FRAUD_V1
+from libs.common.features.fraud import FRAUD_V2
 from libs.common.manifest import load_manifest
+from libs.common.postgres import Postgres
 from services.inference.adapters.tabular import load_tabular, run_golden_cases
 from tests.integration.features.conftest import Running, Start
-from training.generators.transactions import COUNTRIES, Transactions, generate
+from training.fraud import feature_rows
+from training.generators.transactions import COUNTRIES, NEVER_MS, Transactions, generate
 from training.retrain.__main__ import main
+from training.retrain.source import Window, load
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 DAYS = 32
-RELEASED = Path(__file__).parents[3] / "models" / "fraud" / "1"
+RELEASED = Path(__file__).parents[3] / "models" / "fraud" / "2"
 
 
 def _world() -> Transactions:
@@ -40,7 +44,7 @@ async def _ingest(running: Running, payments: Transactions) -> None:
             "arrival_ms": row["event_ms"],
             "entities": {"card_id": row["card_id"], "merchant_id": row["merchant_id"]},
             "values": {"amount_minor": row["amount_minor"]},
-            "attrs": {"mcc_code": row["mcc_code"], "country_code": row["country_code"]},
+            "attrs": {name: row[name] for name in ("mcc_code", "country_code", "device_id")},
         }
         for row in payments.events()
     ]
@@ -54,6 +58,20 @@ async def _feedback(running: Running, payments: Transactions) -> None:
     for row in payments.select(payments.is_fraud).events():
         body = {"transaction_id": row["transaction_id"], "label": "fraud"}
         assert (await running.client.post("/v1/feedback", json=body)).status_code == 200
+
+
+async def _is_what_training_computes(postgres_url: str, payments: Transactions) -> None:
+    """Rows out of the store, as of each payment, equal the generator's own offline features."""
+    postgres = Postgres(postgres_url, "features")
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        data = await load(postgres, FRAUD_V2, Window("default", 365, 0.0, 0.0, now_ms))
+    finally:
+        await postgres.close()
+    # The reports came a moment ago: at no payment's own time was one of them known.
+    unknown = replace(payments, label_available_ms=np.full(len(payments), NEVER_MS))
+    np.testing.assert_allclose(data.rows, feature_rows(unknown), rtol=1e-6)
+    assert data.is_fraud.tolist() == payments.is_fraud.tolist()
 
 
 async def _retrain(tmp_path: Path, run: str, *more: str) -> int:
@@ -72,6 +90,7 @@ async def test_feedback_becomes_a_challenger_with_its_report(
     async with start() as running:
         await _ingest(running, payments)
         await _feedback(running, payments)
+    await _is_what_training_computes(clean_postgres, payments)
     retrain = partial(_retrain, tmp_path)
     # Nothing serves yet: the first one is registered for what it is.
     assert await retrain("weak", "--trees", "2") == 0
@@ -86,7 +105,7 @@ async def test_feedback_becomes_a_challenger_with_its_report(
 
     version = out / "fraud" / "1"
     manifest = load_manifest(version)
-    assert manifest.feature_fingerprint == FRAUD_V1.fingerprint
+    assert manifest.feature_fingerprint == FRAUD_V2.fingerprint
     run_golden_cases(load_tabular(version, manifest, use_onnx=True))
     assert manifest.metrics["onnx_parity_max"] <= 1e-6
     report: dict[str, Any] = orjson.loads((out / "report.json").read_bytes())

@@ -1,5 +1,7 @@
 """Pieces of the benchmark harness on small made data; the real base fold where the data lies."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +106,7 @@ def test_a_card_that_buys_an_article_twice_in_one_invoice_counts_once():
     age = np.array([60.0] * 6 + [1.0] * 6 + [-1.0, -2.0])
     baskets = online_retail.build(customer, item, invoice, age)
     assert baskets.counts.tolist() == [[2.0]]
-    assert baskets.decayed[0, 0] == pytest.approx(np.exp(-1) + np.exp(-1 / 60))
+    assert baskets.decayed[60.0][0, 0] == pytest.approx(np.exp(-1) + np.exp(-1 / 60))
     assert baskets.truth.tolist() == [[True]]
 
 
@@ -131,3 +133,27 @@ def test_the_base_fold_of_the_handbook_is_reproduced_by_the_window_engine():
     assert found.auc == pytest.approx(entry.base.auc, abs=0.005)
     assert found.ap == pytest.approx(entry.base.ap, abs=0.005)
     assert found.cp == pytest.approx(entry.base.cp, abs=0.005)
+
+
+@pytest.mark.parametrize("name", ["fraud_handbook", "personalization"])
+def test_a_table_without_its_data_says_which_file_is_needed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("GATEHOUSE_DATA", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [name, "--out", str(tmp_path / "page.md")])
+    with pytest.raises(SystemExit, match=r"tabular/.+ is not in the evaluation data"):
+        import_module(f"training.benchmarks.{name}").main()
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_item_neighbours_find_what_is_bought_again():
+    bought = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    near = online_retail.neighbours(bought)
+    assert np.diag(near).tolist() == pytest.approx([1.0, 1.0, 1.0])
+    assert near[0].tolist() == pytest.approx([1.0, 1.0, 0.0])
+
+
+def test_pruning_keeps_the_largest_weights_of_each_row():
+    weights = np.array([[0.1, -0.5, 0.3], [0.2, 0.0, -0.1]])
+    assert online_retail.strongest_of(weights, 1).tolist() == [[0, -0.5, 0], [0.2, 0, 0]]
+    assert online_retail.strongest_of(weights, None) is weights
