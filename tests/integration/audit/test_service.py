@@ -1,6 +1,7 @@
 """The audit service as a real process, over real HTTP, PostgreSQL and identities."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -128,3 +129,24 @@ async def test_after_kill_and_restart_the_log_goes_on_without_a_gap(audit):
     assert status["consistent"]
     await client.close()
     assert audit.stop() == 0
+
+
+async def test_times_that_emitters_claim_neither_order_the_log_nor_run_ahead_of_it(audit):
+    client = audit.client("inference")
+    claimed = ["2999-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "2026-05-05T00:00:00+02:00"]
+    events = [prediction(i, time=moment) for i, moment in enumerate(claimed)]
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    for event in reversed(events):
+        assert (await deliver(client, [event])).json()["results"][0]["status"] == "appended"
+    items = (await _get(client, "/v1/audit/events")).json()["items"]
+    assert [(item["index"], item["time"]) for item in items] == list(
+        zip([2, 1, 0], claimed, strict=True)
+    )
+    arrived = [datetime.fromisoformat(item["ingested_at"]) for item in reversed(items)]
+    assert arrived == sorted(arrived)
+    assert before < arrived[0]
+    assert arrived[-1] <= datetime.now(UTC)
+    # The search by time is by the log's own time: a claimed one hides nothing and prunes nothing.
+    future = (await _get(client, "/v1/audit/events?since=2900-01-01T00:00:00Z")).json()
+    assert future["items"] == []
+    await client.close()

@@ -105,6 +105,8 @@ async def test_emitted_events_are_on_disk_before_emit_returns(tmp_path):
         await asyncio.gather(*(r.log.emit(event(index=i)) for i in range(50)))
         assert r.wal.backlog_events == 50
         assert r.metric("backlog") == 50
+        assert r.metric("backlog_bytes") == r.wal.backlog_bytes > 0
+        assert 0 < r.metric("oldest_age_seconds") < 60
         bodies, _ = r.wal.read(100, 1 << 20)
         assert [json.loads(body)["data"]["index"] for body in bodies] == list(range(50))
         groups = r.metric("fsync_duration_seconds_count")
