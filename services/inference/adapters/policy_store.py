@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
 import orjson
 
-from libs.common.errors import ConflictError
+from libs.common.errors import ConflictError, UnavailableError
 from libs.common.postgres import Postgres
 from services.inference.domain.policy import DecisionPolicy
 
@@ -20,11 +21,17 @@ class PostgresPolicyStore:
         self._postgres = postgres
 
     async def current(self) -> Sequence[DecisionPolicy]:
-        """Give the newest version of every tenant and model."""
-        rows = await self._postgres.fetch(
-            f"SELECT DISTINCT ON (tenant, model) {_COLUMNS} FROM decision_policies "
-            "ORDER BY tenant, model, version DESC"
-        )
+        """Give the newest version of every tenant and model; UnavailableError before migrations."""
+        try:
+            rows = await self._postgres.fetch(
+                f"SELECT DISTINCT ON (tenant, model) {_COLUMNS} FROM decision_policies "
+                "ORDER BY tenant, model, version DESC"
+            )
+        except asyncpg.UndefinedTableError:
+            # A replica of a new release may start before the migration has run.
+            raise UnavailableError(
+                "The database is not migrated yet.", hint="Run the migrations."
+            ) from None
         return [_policy(row) for row in rows]
 
     async def history(self, tenant: str, model: str) -> Sequence[DecisionPolicy]:
