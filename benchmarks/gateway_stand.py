@@ -206,7 +206,7 @@ async def stand(state: Path) -> AsyncIterator[Stand]:
         await migrate(url, list(SERVICES))
         ensure_keys(state / "keys", SERVICES)
         loop = asyncio.get_running_loop()
-        tiny = await loop.create_server(lambda: _Tiny(made), "127.0.0.1", 0)
+        tiny = await loop.create_server(lambda: _Tiny(made), "127.0.0.1", 0, backlog=4096)
         made.upstream = tiny.sockets[0].getsockname()[1]
         made.environment = {
             **os.environ,
