@@ -1,5 +1,6 @@
 """Native routes: check one text or many, health, validators."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from libs.common.errors import ServiceError
 from libs.common.ids import uuid7
 from libs.common.plain import PlainRoute, respond
 from libs.common.problems import problem_body
-from services.guardrails.adapters.inference_v2 import GuardModel
+from services.guardrails.adapters.v2_model import V2Model
 from services.guardrails.checker import Checker
 from services.guardrails.plain import described, parse
 from services.guardrails.schemas import (
@@ -152,8 +153,9 @@ async def health(request: Request) -> dict[str, Any]:
     checker: Checker = request.state.checker
     report = await request.state.platform.health.report()
     counts = request.state.metrics.cache_counts
+    models: tuple[V2Model, ...] = request.state.models
+    ready = await asyncio.gather(*(model.is_ready() for model in models))
     looked_up = counts["hit"] + counts["miss"]
-    model: GuardModel = request.state.model
     return {
         **report,
         "validators": _usable(request),
@@ -161,8 +163,9 @@ async def health(request: Request) -> dict[str, Any]:
             {
                 "name": model.model,
                 "version": model.version or None,
-                "status": "ready" if await model.is_ready() else "unavailable",
+                "status": "ready" if is_ready else "unavailable",
             }
+            for model, is_ready in zip(models, ready, strict=True)
         ],
         "cache": {**counts, "hit_ratio": counts["hit"] / looked_up if looked_up else None},
         "checks_active": checker.active,

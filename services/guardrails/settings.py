@@ -33,6 +33,12 @@ class GuardrailsSettings(ServiceSettings):
         pattern="^[A-Za-z0-9._-]{1,64}$",
         description="Model in inference that scores toxicity and injection.",
     )
+    entity_model: str = env(
+        "ENTITY_MODEL",
+        default="entities",
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+        description="Model in inference that finds names, places, organisations and addresses.",
+    )
     secret: SecretStr | None = env(
         "GUARDRAILS_SECRET",
         default=None,

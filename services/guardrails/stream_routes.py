@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from libs.common.context import current
 from libs.common.errors import ServiceError
+from services.guardrails.adapters.entities_v2 import PiiWithNames
 from services.guardrails.adapters.inference_v2 import InjectionValidator
 from services.guardrails.adapters.local import INLINE_BYTES_MAX, LocalValidator
 from services.guardrails.checker import Checker
@@ -204,12 +205,18 @@ async def _open(checker: Checker, frame: OpenFrame) -> _Session:
     windowed: list[ValidatorRule] = []
     for rule in policy.body.validators:
         validator = guard.validators.get(rule.name)
-        local = validator.rules if isinstance(validator, InjectionValidator) else validator
+        local = validator
+        if isinstance(validator, InjectionValidator | PiiWithNames):
+            local = validator.rules
         is_pattern = isinstance(local, LocalValidator) and local.kind != "window"
         if isinstance(local, LocalValidator) and is_pattern:
             detectors[rule.name] = local.detector
-        if not is_pattern or rule.params.get("model"):
+        if not is_pattern:
             windowed.append(rule)
+        elif rule.params.get("model"):
+            # The rules see the whole stream in the buffer; of the windows only the model's part.
+            only = {**rule.params, "model": "only"} if rule.name == PiiWithNames.name else None
+            windowed.append(rule.model_copy(update={"params": only}) if only else rule)
     try:
         judge = StreamJudge(policy, detectors, guard.keys(tenant))
     except UnboundedError as error:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from libs.common.platform import Platform
 from libs.common.settings import SettingsError
 from services.guardrails.adapters.builtin_policies import BuiltinPolicies
+from services.guardrails.adapters.entities_v2 import EntityModel, PiiWithNames
 from services.guardrails.adapters.floor_file import FlooredPolicies, read_floor
 from services.guardrails.adapters.inference_v2 import (
     GuardModel,
@@ -20,6 +21,7 @@ from services.guardrails.adapters.plugins import PluginRegistry
 from services.guardrails.adapters.postgres_policies import PostgresPolicies
 from services.guardrails.adapters.redis_cache import NoCache, RedisVerdictCache
 from services.guardrails.adapters.secret_file import SECRET_BYTES, load_or_make
+from services.guardrails.adapters.v2_model import V2Model
 from services.guardrails.checker import Checker
 from services.guardrails.domain.guard import Guard
 from services.guardrails.domain.language import LanguageValidator, TopicsValidator
@@ -48,7 +50,8 @@ class State(TypedDict):
     checker: Checker
     metrics: GuardMetrics
     cache: VerdictCache
-    model: GuardModel
+    models: tuple[V2Model, ...]
+    entities: EntityModel
     usage: Usage
     plugins: PluginService
     offload: Callable[..., Awaitable[Any]]
@@ -63,7 +66,9 @@ async def running(settings: GuardrailsSettings, platform: Platform) -> AsyncIter
     )
     with ThreadPoolExecutor(settings.pattern_threads, "patterns") as pool:
         model = GuardModel(settings.guard_model, platform.client("inference"))
-        guard = _guard(settings, platform, metrics, cache, _validators(pool, model))
+        entities = EntityModel(settings.entity_model, platform.client("inference"))
+        validators = _validators(pool, model, entities)
+        guard = _guard(settings, platform, metrics, cache, validators)
         plugins = _plugins(settings, platform, metrics, guard, pool)
         following = asyncio.create_task(plugins.follow())
         try:
@@ -71,7 +76,8 @@ async def running(settings: GuardrailsSettings, platform: Platform) -> AsyncIter
                 checker=_checker(settings, platform, metrics, guard),
                 metrics=metrics,
                 cache=cache,
-                model=model,
+                models=(model, entities),
+                entities=entities,
                 usage=Usage(
                     memory_bytes_max=settings.memory_warn_mib << 20,
                     cpu_share_max=settings.cpu_warn_cores,
@@ -85,9 +91,10 @@ async def running(settings: GuardrailsSettings, platform: Platform) -> AsyncIter
             await plugins.registry.close()
 
 
-def _validators(pool: ThreadPoolExecutor, model: GuardModel) -> list[Validator]:
+def _validators(
+    pool: ThreadPoolExecutor, model: GuardModel, entities: EntityModel
+) -> list[Validator]:
     detectors: tuple[Detector, ...] = (
-        PiiValidator(),
         SecretsValidator(),
         malicious_validator(),
         LengthValidator(),
@@ -98,6 +105,7 @@ def _validators(pool: ThreadPoolExecutor, model: GuardModel) -> list[Validator]:
     )
     return [
         *(LocalValidator(detector, pool) for detector in detectors),
+        PiiWithNames(LocalValidator(PiiValidator(), pool), entities),
         InjectionValidator(LocalValidator(injection_validator(), pool), model),
         ToxicityValidator(model, TOXICITY_LABELS),
     ]

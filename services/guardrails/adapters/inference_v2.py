@@ -7,13 +7,14 @@ block. It is never taken for "nothing found".
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 from libs.common.context import RequestContext, current
 from libs.common.errors import ServiceError
 from libs.common.logging import get_logger
 from services.guardrails.adapters.local import LocalValidator
+from services.guardrails.adapters.v2_model import TEXTS_MAX, Caller, MalformedReplyError, V2Model
 from services.guardrails.domain.document import Document, View
 from services.guardrails.domain.params import ParamsError, check_names
 from services.guardrails.domain.policy import ValidatorRule
@@ -22,8 +23,6 @@ from services.guardrails.domain.verdict import Detection, Status
 
 log = get_logger()
 
-# Texts per call; inference refuses more.
-_TEXTS_MAX = 1_024
 # Readings of a text that a model is shown beside the original, and their length.
 _READINGS_MAX = 4
 _READING_CHARS_MAX = 4_000
@@ -31,34 +30,6 @@ _READING_CHARS_MAX = 4_000
 # on. Words of digits only, such as numbers, are no leet. Foreign letters count one by one.
 _LEET_WORDS_MIN = 3
 _LETTER_CHANGES_MIN = 4
-_SCOPES = ("predict:model",)
-
-
-class MalformedReplyError(ValueError):
-    """The V2 answer lacks a tensor or has a wrong shape."""
-
-
-class Reply(Protocol):
-    """An HTTP answer."""
-
-    @property
-    def status(self) -> int:
-        """Status code."""
-        ...
-
-    def json(self) -> Any:
-        """Parse the body."""
-        ...
-
-
-class Caller(Protocol):
-    """The client of inference (libs.common.http_client.ServiceClient)."""
-
-    async def request(
-        self, method: str, path: str, *, json: Any = None, scopes: tuple[str, ...] = ()
-    ) -> Reply:
-        """Send one request within the caller's deadline."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -70,16 +41,7 @@ class Scored:
     thresholds: dict[str, float]
 
 
-@dataclass(frozen=True)
-class _Config:
-    """What a model version says about itself."""
-
-    version: str = ""
-    labels: tuple[str, ...] = ()
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-
-
-class GuardModel:
+class GuardModel(V2Model):
     """The guard model in inference.
 
     Validators that ask during one turn of the event loop for one request share one call, and a text
@@ -87,21 +49,8 @@ class GuardModel:
     """
 
     def __init__(self, model: str, client: Caller) -> None:
-        """Build.
-
-        Args:
-            model: name in inference.
-            client: calls inference.
-        """
-        self.model = model
-        self._client = client
-        self._config = _Config()
+        super().__init__(model, client)
         self._waiting: dict[int, _Pending] = {}
-
-    @property
-    def version(self) -> str:
-        """Version as it last answered; empty before the first answer."""
-        return self._config.version
 
     async def score(self, texts: Sequence[str]) -> list[Scored]:
         """Score texts, in order.
@@ -123,56 +72,19 @@ class GuardModel:
         found = await asyncio.shield(pending.task)
         return [found[text] for text in texts]
 
-    async def is_ready(self) -> bool:
-        """Say whether the model would answer now."""
-        try:
-            path = f"/v2/models/{self.model}/ready"
-            reply = await self._client.request("GET", path, scopes=_SCOPES)
-        except ServiceError:
-            return False
-        return reply.status == 200
-
     async def _flush(self, pending: "_Pending") -> dict[str, Scored]:
         await asyncio.sleep(0)  # the other validators of this request join in
         del self._waiting[id(pending.context)]
         texts, found = list(pending.texts), {}
-        for begin in range(0, len(texts), _TEXTS_MAX):
-            part = texts[begin : begin + _TEXTS_MAX]
-            rows = await self._infer(part)
-            config = self._config
+        for begin in range(0, len(texts), TEXTS_MAX):
+            part = texts[begin : begin + TEXTS_MAX]
+            data = await self.infer(part, "probabilities")
+            config = self.config
             thresholds = dict(config.thresholds)
-            for text, row in zip(part, rows, strict=True):
+            for text, row in zip(part, _rows(data, len(part), len(config.labels)), strict=True):
                 scores = dict(zip(config.labels, row, strict=True))
                 found[text] = Scored(scores, config.version, thresholds)
         return found
-
-    async def _infer(self, texts: list[str]) -> list[list[float]]:
-        path = f"/v2/models/{self.model}/infer"
-        tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
-        wanted = [{"name": "probabilities"}]
-        reply = await self._client.request(
-            "POST", path, json={"inputs": [tensor], "outputs": wanted}, scopes=_SCOPES
-        )
-        if reply.status != 200:
-            raise MalformedReplyError(f"inference answered {reply.status}")
-        body = reply.json()
-        version = str(body.get("model_version", ""))
-        if version != self._config.version or not self._config.labels:
-            self._config = await self._read_config(version)
-        return _rows(body, len(texts), len(self._config.labels))
-
-    async def _read_config(self, version: str) -> _Config:
-        """Read labels and thresholds; they belong to a model version."""
-        path = f"/v2/models/{self.model}/config"
-        reply = await self._client.request("GET", path, scopes=_SCOPES)
-        parameters = reply.json().get("parameters", {}) if reply.status == 200 else {}
-        labels = parameters.get("labels")
-        if not isinstance(labels, list) or not labels:
-            raise MalformedReplyError("the model's config names no labels")
-        thresholds = {
-            str(label): float(value) for label, value in parameters.get("thresholds", {}).items()
-        }
-        return _Config(version, tuple(map(str, labels)), thresholds)
 
 
 class _Pending:
@@ -339,10 +251,8 @@ def _detection(scored: Scored, labels: Sequence[str]) -> Detection:
     )
 
 
-def _rows(body: Mapping[str, Any], texts: int, labels: int) -> list[list[float]]:
+def _rows(data: Any, texts: int, labels: int) -> list[list[float]]:
     """Give the probabilities, one row per text, from flat or nested data."""
-    outputs = {output.get("name"): output for output in body.get("outputs", ())}
-    data = outputs.get("probabilities", {}).get("data")
     if not isinstance(data, list):
         raise MalformedReplyError("no tensor named probabilities")
     flat = [x for row in data for x in row] if data and isinstance(data[0], list) else data

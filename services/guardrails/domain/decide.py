@@ -26,7 +26,7 @@ def judge(text: str, rule: ValidatorRule, detection: Detection, version: str) ->
     spans = tuple(
         span
         for span in detection.spans
-        if span.score >= rule.threshold_of(span.label)
+        if span.score >= rule.threshold_of(span.label, detection.thresholds.get(span.rule))
         and not (allowed and text[span.start : span.end].casefold() in allowed)
     )
     scores = {

@@ -1,7 +1,8 @@
 """Policies: which validators run, with which thresholds, actions, operators and failure rules.
 
 A published version is immutable. The built-in policy `default` is what a tenant has before it
-publishes one of its own; `strict` adds the guard model. Built-in ids cannot be taken.
+publishes one of its own; `strict` adds the guard model, `private` the entity model. Built-in ids
+cannot be taken.
 """
 
 import hashlib
@@ -127,7 +128,18 @@ STRICT_POLICY = _builtin(
         on_error="open",
     ),
 )
-BUILTIN: dict[str, Policy] = {policy.id: policy for policy in (DEFAULT_POLICY, STRICT_POLICY)}
+# As `default`, with names, places, organisations and addresses by the entity model. Without
+# inference a text that could not be read for names is blocked.
+PRIVATE_POLICY = _builtin(
+    "private",
+    ValidatorRule(name="pii", params={"model": True}, action=Action.MASK),
+    _SECRETS,
+    ValidatorRule(name="injection", action=Action.BLOCK),
+    _MALICIOUS,
+)
+BUILTIN: dict[str, Policy] = {
+    policy.id: policy for policy in (DEFAULT_POLICY, STRICT_POLICY, PRIVATE_POLICY)
+}
 
 
 def builtin(reference: str) -> Policy | None:

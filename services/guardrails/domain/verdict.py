@@ -84,7 +84,8 @@ class Detection:
         status: anything but OK means that the validator did not judge this text.
         version: of the rules or the model that judged.
         guarded: characters that were looked at; None means all of them.
-        thresholds: a model's own calibrated thresholds; a policy's per-label ones come first.
+        thresholds: a model's own calibrated thresholds, by label or by the rule name of its
+            spans; a policy's per-label ones come first.
         arm: which version of a validator on trial answered.
     """
 
