@@ -2,20 +2,24 @@
 
     python -m training.mlflow_registry models/fraud/1 --alias champion
 
-`MLFLOW_TRACKING_URI` decides where; without it an SQLite file under .gatehouse/mlflow. Needs the
-extra `mlflow` (or the environment that `make mlflow` makes). The artefacts are the version's folder
-as it is, so that serving verifies the same hashes that training wrote.
+`MLFLOW_TRACKING_URI` decides where; without it an SQLite file under .gatehouse/mlflow. MLflow is
+taken from this environment (extra `mlflow`), else from the one that `make mlflow` makes
+(.venv-mlflow, or GATEHOUSE_MLFLOW_VENV). The artefacts are the version's folder as it is, so that
+serving verifies the same hashes that training wrote. `training.fraud` and
+`training.personalization` log what they train in the same way where MLFLOW_TRACKING_URI is set.
 """
 
 import argparse
 import json
 import os
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ARTIFACT_PATH = "gatehouse"
 _VALUE_MAX = 500
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def log_version(directory: Path, *, tracking_uri: str, alias: str | None = None) -> str:
@@ -28,9 +32,14 @@ def log_version(directory: Path, *, tracking_uri: str, alias: str | None = None)
 
     Returns:
         The registry's version number.
-    """
-    from mlflow import MlflowClient
 
+    Raises:
+        RuntimeError: there is no MLflow, or it refused.
+    """
+    try:
+        from mlflow import MlflowClient
+    except ImportError:
+        return _log_elsewhere(directory, tracking_uri, alias)
     manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
     client = MlflowClient(tracking_uri, tracking_uri)
     name = str(manifest["name"])
@@ -53,6 +62,36 @@ def log_version(directory: Path, *, tracking_uri: str, alias: str | None = None)
     if alias is not None:
         client.set_registered_model_alias(name, alias, version.version)
     return str(version.version)
+
+
+def record(directory: Path) -> str | None:
+    """Log a version that was just trained, where MLFLOW_TRACKING_URI is set; gives its number."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return None
+    version = log_version(directory, tracking_uri=uri)
+    print(f"{directory}: logged to MLflow as version {version}")
+    return version
+
+
+def _log_elsewhere(directory: Path, tracking_uri: str, alias: str | None) -> str:
+    """Run this module in the environment that has MLflow."""
+    place = Path(os.environ.get("GATEHOUSE_MLFLOW_VENV") or _ROOT / ".venv-mlflow")
+    python = place / "bin/python"
+    if not python.exists():
+        raise RuntimeError("no MLflow here: `make mlflow` installs it into .venv-mlflow")
+    command = [str(python), "-m", "training.mlflow_registry", str(directory.resolve())]
+    done = subprocess.run(
+        [*command, *(("--alias", alias) if alias else ())],
+        env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri},
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"MLflow refused: {done.stderr.strip()[-500:]}")
+    return done.stdout.split()[-1]
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

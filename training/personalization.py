@@ -33,6 +33,7 @@ from training.generators.sessions import (
     generate,
     item_prices,
 )
+from training.mlflow_registry import record
 from training.packaging import Matrix, release
 
 # 2025-01-01T00:00:00Z
@@ -260,6 +261,8 @@ def main() -> None:
             progress.advance(steps)
             shown = {key: value for key, value in metrics.items() if key != "reliability"}
             console.print_json(data={task: shown})
+    for task in TASKS:
+        record(arguments.out / task / "1")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from typing import Any
 
 from libs.common import app as common
 from libs.common.events.envelope import EventEmitter
+from libs.common.features.cache import BlobCache
 from libs.common.features.contract import FeatureReader
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.platform import Platform
+from services.inference.adapters.feature_samples import SampledReader
 from services.inference.adapters.text_loading import TEXT_TASKS
 from services.inference.dataplane import DataPlane
 from services.inference.metrics import InferenceMetrics
@@ -49,16 +51,30 @@ def create_app(
         repository.wanted = await stores.wanted()
         later = TEXT_TASKS if settings.text_loading == "background" else frozenset()
         pending = await asyncio.to_thread(repository.load_all, except_tasks=later)
-        plane = DataPlane(repository, metrics)
-        features = reader or OnlineFeatureReader(platform.redis, timeout_s=settings.redis_timeout_s)
+        plane = DataPlane(repository, metrics, drift_event_s=settings.drift_event_s)
+        features = reader or SampledReader(
+            OnlineFeatureReader(
+                platform.redis,
+                timeout_s=settings.redis_timeout_s,
+                cache=BlobCache(
+                    platform.redis,
+                    views=settings.feature_cache_views,
+                    ttl_s=settings.feature_cache_ttl_s,
+                ),
+            ),
+            platform.client("features"),
+            platform.registry,
+        )
         shared = (plane, features, platform.events, metrics)
         async with (
             open_control(platform, settings, repository, metrics, stores) as control,
-            open_texts(platform, settings, repository, metrics, pending, control.rollouts) as texts,
+            open_texts(platform, settings, repository, metrics, pending, control) as texts,
             open_policies(platform, settings) as deciding,
         ):
             plane.on_missing = control.models.want
             control.models.publish_drift = plane.drift.publish
+            control.models.drift_events = plane.drift.due_events
+            texts.scorer.on_scores = plane.drift.add_scores
             fraud = FraudScorer(*shared, control.rollouts, policies=deciding, rates=rates)
             pairs = PersonalizationScorer(*shared, control.rollouts)
             batch = BatchScorer(fraud, pairs, chunk_rows=settings.batch_chunk_rows)

@@ -62,10 +62,12 @@ class TabularAnswer:
 class DataPlane:
     """Runs models by name."""
 
-    def __init__(self, repository: Repository, metrics: InferenceMetrics) -> None:
+    def __init__(
+        self, repository: Repository, metrics: InferenceMetrics, *, drift_event_s: float = 300.0
+    ) -> None:
         self.repository = repository
         self._metrics = metrics
-        self.drift = DriftMonitor(metrics)
+        self.drift = DriftMonitor(metrics, event_s=drift_event_s)
         self.on_missing: Callable[[str], None] = lambda _: None
         self._members = _Members(repository)
 

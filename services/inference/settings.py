@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pydantic import SecretStr
+
 from libs.common.settings import CommaList, ServiceSettings, env
 
 
@@ -32,6 +34,18 @@ class InferenceSettings(ServiceSettings):
         "USE_ONNX",
         default=True,
         description="false evaluates the native XGBoost JSON file instead of ONNX Runtime.",
+    )
+    feature_cache_ttl_s: float = env(
+        "FEATURE_CACHE_TTL",
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="Seconds a client-side copy of a feature may live; writes drop it at once.",
+    )
+    feature_cache_views: CommaList = env(
+        "FEATURE_CACHE_VIEWS",
+        default=("item", "merchant_risk"),
+        description="Feature views kept client-side, comma separated; empty switches it off.",
     )
     degraded_review_amount: float = env(
         "DEGRADED_REVIEW_AMOUNT",
@@ -162,6 +176,12 @@ class InferenceSettings(ServiceSettings):
         gt=0,
         description="Seconds between two runs of a loaded version's golden cases.",
     )
+    drift_event_s: float = env(
+        "DRIFT_EVENT_S",
+        default=300.0,
+        gt=0,
+        description="Seconds between two model.drift events of a version that answers.",
+    )
     mlflow_tracking_uri: str | None = env(
         "MLFLOW_TRACKING_URI",
         default=None,
@@ -186,6 +206,27 @@ class InferenceSettings(ServiceSettings):
         le=3_600,
         description="Seconds between two looks at the alias, give or take a fifth.",
     )
+
+    checkpoints: CommaList = env(
+        "CHECKPOINTS",
+        default=(),
+        description="Hugging Face classifiers to take in as versions, separated by commas: "
+        "name/version=hf:owner/repository@revision, or name/version=/folder.",
+    )
+    hf_endpoint: str = env(
+        "HF_ENDPOINT",
+        default="https://huggingface.co",
+        pattern=r"^https?://\S+$",
+        description="Hub that checkpoints are fetched from.",
+    )
+    hf_token: SecretStr | None = env(
+        "HF_TOKEN", default=None, description="Token for private repositories of the hub."
+    )
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Where versions made of checkpoints are put after they were verified."""
+        return self.state_dir / "inference" / "checkpoints"
 
     @property
     def staged_models_path(self) -> Path:

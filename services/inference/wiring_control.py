@@ -11,14 +11,17 @@ from libs.common.health import Component
 from libs.common.manifest_signing import read_public_key
 from libs.common.platform import Platform
 from libs.common.settings import SettingsError
+from services.inference.adapters.checkpoint_source import CheckpointSource
 from services.inference.adapters.control_store import PostgresControlStore
 from services.inference.adapters.mlflow_source import MlflowSource
 from services.inference.adapters.repository import ModelRepository
 from services.inference.adapters.rollout_sums import RedisRolloutSums
+from services.inference.control.checkpoints import CheckpointFetch
 from services.inference.control.loop import ControlLoop
 from services.inference.control.models import ModelControl
 from services.inference.control.registry import RegistryWatch
 from services.inference.control.rollouts import RolloutControl
+from services.inference.domain.checkpoint import Checkpoint
 from services.inference.domain.control import ControlStore, RolloutSums
 from services.inference.domain.repository import RepositoryPolicy
 from services.inference.metrics import InferenceMetrics
@@ -57,6 +60,7 @@ def build_repository(settings: InferenceSettings) -> ModelRepository:
         feature_names=names,
         text_executors=settings.text_executors,
         staged=settings.staged_models_path,
+        checkpoints=settings.checkpoints_path,
         policy=_policy(settings),
     )
 
@@ -138,13 +142,16 @@ async def open_control(
     watch = _watch(settings, models)
     if watch is not None:
         platform.health.add_check("mlflow", watch.health)
+    checkpoints = _checkpoints(settings, models)
+    if checkpoints is not None:
+        platform.health.add_check("checkpoints", checkpoints.health)
     loop = ControlLoop(
         models,
         rollouts,
         stores.sums,
         reconcile_s=settings.models_reconcile_s,
         golden_s=settings.golden_interval_s,
-        also=[watch.run()] if watch is not None else (),
+        also=[source.run() for source in (watch, checkpoints) if source is not None],
     )
     models.publish()
     _report(platform, repository)
@@ -172,6 +179,23 @@ def _watch(settings: InferenceSettings, models: ModelControl) -> RegistryWatch |
         alias=settings.mlflow_alias,
         poll_s=settings.mlflow_poll_s,
     )
+
+
+def _checkpoints(settings: InferenceSettings, models: ModelControl) -> CheckpointFetch | None:
+    """Make what fetches declared checkpoints; None when there are none.
+
+    Raises:
+        SettingsError: a declaration cannot be read.
+    """
+    if not settings.checkpoints:
+        return None
+    try:
+        wanted = [Checkpoint.parse(text) for text in settings.checkpoints]
+    except ValueError as error:
+        raise SettingsError(f"CHECKPOINTS: {error}") from None
+    token = settings.hf_token.get_secret_value() if settings.hf_token else ""
+    source = CheckpointSource(settings.checkpoints_path, endpoint=settings.hf_endpoint, token=token)
+    return CheckpointFetch(source, models, wanted)
 
 
 def _report(platform: Platform, repository: ModelRepository) -> None:

@@ -12,7 +12,6 @@ from libs.common.logging import get_logger
 from libs.common.platform import Platform
 from services.inference.adapters.prediction_cache import PredictionCache
 from services.inference.adapters.repository import ModelRepository
-from services.inference.control.rollouts import RolloutControl
 from services.inference.dataplane import DataPlane
 from services.inference.domain.batching import Limits
 from services.inference.domain.lifecycle import VersionState
@@ -26,6 +25,7 @@ from services.inference.routes.v2.routes import OpenInference
 from services.inference.routes.v2.serving import V2Serving
 from services.inference.scoring.text import TextScorer
 from services.inference.settings import InferenceSettings
+from services.inference.wiring_control import Control
 
 log = get_logger()
 
@@ -37,7 +37,7 @@ async def open_texts(
     repository: ModelRepository,
     metrics: InferenceMetrics,
     pending: Sequence[str],
-    rollouts: RolloutControl,
+    control: Control,
 ) -> AsyncIterator[Texts]:
     """Open what the text routes need, and load text models in the background.
 
@@ -47,7 +47,7 @@ async def open_texts(
         repository: with the tabular models loaded.
         metrics: of the service.
         pending: models still to load, in this order.
-        rollouts: who meets a candidate.
+        control: who meets a candidate, and what to do about a model that is missing.
     """
     try:
         redis = platform.redis
@@ -86,8 +86,8 @@ async def open_texts(
     repository.on_leaving(plane.leaving)
     loading = asyncio.create_task(_load(platform, repository, metrics, pending))
     try:
-        scorer = TextScorer(plane, platform.events, metrics, repository, rollouts)
-        yield Texts(repository, scorer, metrics)
+        scorer = TextScorer(plane, platform.events, metrics, repository, control.rollouts)
+        yield Texts(repository, scorer, metrics, control.models.want)
     finally:
         loading.cancel()
         with contextlib.suppress(asyncio.CancelledError):

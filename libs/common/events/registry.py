@@ -93,6 +93,12 @@ _ROWS = (
     ),
     _row("model.changed", "required", "inference", f"{_CHANGE} model version release", text=_WORDS),
     _row(
+        "model.drift",
+        "sampled",
+        "inference",
+        "model version release rows score_psi input_psi",
+    ),
+    _row(
         "policy.changed",
         "required",
         "guardrails inference",

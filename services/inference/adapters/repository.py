@@ -21,6 +21,7 @@ from libs.common.manifest import Manifest, ManifestError, load_manifest, verify_
 from libs.common.manifest_signing import verify_manifest
 from services.inference.adapters.ensembles import load_ensemble
 from services.inference.adapters.loading import LoadOptions, load_model, prove
+from services.inference.adapters.text_loading import ENTITIES
 from services.inference.domain.lifecycle import Resident, VersionState, VersionStatus, victims
 from services.inference.domain.model import LoadedModel
 from services.inference.domain.repository import RepositoryPolicy
@@ -52,9 +53,11 @@ class ModelRepository:
         feature_names: tuple[str, ...] | None = None,
         text_executors: int = 0,
         staged: Path | None = None,
+        checkpoints: Path | None = None,
         policy: RepositoryPolicy | None = None,
     ) -> None:
-        self._roots = {"directory": root, **({"mlflow": staged} if staged else {})}
+        places = {"directory": root, "mlflow": staged, "checkpoint": checkpoints}
+        self._roots = {source: place for source, place in places.items() if place is not None}
         self._options = LoadOptions(use_onnx, onnx_path, feature_names, text_executors)
         self._policy = policy or RepositoryPolicy()
         self._serving: dict[str, LoadedModel] = {}
@@ -170,7 +173,8 @@ class ModelRepository:
                 later.append(name)
             else:
                 self.load_newest(name)
-        return later
+        # Nobody waits for names in texts at the start; sentiment and guard come first.
+        return sorted(later, key=lambda name: self._task_of(name, max(found[name])) == ENTITIES)
 
     def load_newest(self, name: str) -> None:
         """Load the wanted version, else the newest that passes its checks; blocking."""

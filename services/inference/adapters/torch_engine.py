@@ -1,7 +1,7 @@
 """torch + transformers for text models: any Hugging Face sequence classifier, on CUDA or the CPU.
 
 DistilBERT, BERT, RoBERTa, DeBERTa and their like, from the version's folder (safetensors only, no
-remote code) or, with `parameters.checkpoint`, from the hub. On CUDA: bf16 or fp16 as
+remote code, verified against the manifest). On CUDA: bf16 or fp16 as
 `parameters.precision` says, scaled-dot-product attention, pinned buffers copied on a side stream,
 lengths padded to few sizes so that kernels are chosen once. On the CPU: float32, bounded threads
 (unpinned threads of ONNX Runtime and torch slowed torch 50x, onnxruntime#13808).
@@ -47,18 +47,17 @@ class TorchTextEngine:
         self._is_cuda = kind == "cuda"
         parameters = manifest.parameters
         self._dtype = _dtype(torch, str(parameters.get("precision", "")), self._is_cuda)
-        source = str(parameters.get("checkpoint") or directory)
         options: dict[str, Any] = {
             "use_safetensors": True,
             "trust_remote_code": False,
-            "local_files_only": source == str(directory),
+            "local_files_only": True,
             "dtype": self._dtype,
         }
         count = torch.cuda.device_count() if self._is_cuda else 1
         names = [f"cuda:{index}" for index in range(count)] if self._is_cuda else ["cpu"]
         self._models = []
         for name in names:
-            model = AutoModelForSequenceClassification.from_pretrained(source, **options)
+            model = AutoModelForSequenceClassification.from_pretrained(str(directory), **options)
             if model.config.num_labels != len(manifest.labels):
                 raise ValueError(
                     f"the checkpoint has {model.config.num_labels} labels, the manifest "

@@ -50,6 +50,7 @@ class ModelControl:
         self._metrics = metrics
         self._applied: dict[str, int] = {}
         self.publish_drift: Callable[[], None] = lambda: None
+        self.drift_events: Callable[[], list[Event]] = list
         self._drift_at = 0.0
         self._told: dict[Key, tuple[VersionState, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -209,6 +210,9 @@ class ModelControl:
         if time.monotonic() - self._drift_at >= _DRIFT_EVERY_S:
             self._drift_at = time.monotonic()
             await asyncio.to_thread(self.publish_drift)
+            events = await asyncio.to_thread(self.drift_events)
+            if events:
+                await self._events.emit(*events)
 
     def publish(self) -> None:
         """Bring the gauges up to the present states; gone states are 0."""

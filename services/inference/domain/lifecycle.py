@@ -44,7 +44,7 @@ class VersionStatus:
         loaded_at: RFC 3339 time of the last successful load, empty before.
         load_s: seconds that load took.
         digest: sha256 of the manifest's files in order, first 16 hex digits.
-        source: where its files came from: directory or mlflow.
+        source: where its files came from: directory, mlflow or checkpoint.
         bytes_done / bytes_total: files verified so far, and in all.
         proven_at: monotonic time at which its golden cases last held.
     """

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from libs.common.manifest import Manifest
 from services.inference.domain.control import ModelRecord
 from services.inference.domain.lifecycle import VersionStatus
 from services.inference.domain.model import TabularModel
@@ -45,6 +46,7 @@ async def one_model(name: str, request: Request) -> dict[str, Any]:
                 "truncation": manifest.truncation,
                 "metrics": manifest.metrics,
                 "training": manifest.training,
+                "ensemble": _ensemble(manifest),
             },
         }
     return {
@@ -60,10 +62,16 @@ async def one_model(name: str, request: Request) -> dict[str, Any]:
             "thresholds": manifest.thresholds,
             "metrics": manifest.metrics,
             "training": manifest.training,
+            "ensemble": _ensemble(manifest),
             "explains": model.explainer is not None,
             "drift": request.state.scoring.plane.drift.report(name, model.version),
         },
     }
+
+
+def _ensemble(manifest: Manifest) -> dict[str, Any] | None:
+    """Show what an ensemble declares, None for a single model."""
+    return manifest.ensemble.model_dump(mode="json") if manifest.ensemble else None
 
 
 def _entry(control: Control, name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from libs.common.errors import InvalidInputError, ServiceError, UnavailableError
 from libs.common.ids import uuid7
 from libs.common.plain import PlainRoute, body_of, parse, respond
 from libs.common.redis import UNAVAILABLE
+from services.inference.dataplane import check_access
 from services.inference.domain.ensemble import AnyTextModel
 from services.inference.domain.repository import Repository
 from services.inference.domain.span_head import SpanHead
@@ -54,11 +55,16 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What the text routes use, under `request.state.texts`."""
+    """What the text routes use, under `request.state.texts`.
+
+    Attributes:
+        want: told the name of a model that was asked for and is not loaded.
+    """
 
     repository: Repository
     scorer: TextScorer
     metrics: InferenceMetrics
+    want: Callable[[str], None] = lambda _: None
 
     def resolve(self, name: str, version: str | None = None) -> AnyTextModel:
         """Give the serving version of a text model, or another loaded one.
@@ -66,15 +72,22 @@ class Texts:
         Raises:
             UnknownModelError: no such model, or it takes no texts.
             ModelNotLoadedError: it exists but does not serve.
+            ForbiddenError: the model asks for a scope that the caller does not hold.
         """
         if not NAME.fullmatch(name) or name not in self.repository.names():
             raise UnknownModelError("The repository has no model of this name.")
-        if version is None:
-            model = self.repository.serving(name)
-        else:
-            model = self.repository.loaded(name, int(version))
+        try:
+            model = (
+                self.repository.serving(name)
+                if version is None
+                else self.repository.loaded(name, int(version))
+            )
+        except ModelNotLoadedError:
+            self.want(name)
+            raise
         if not isinstance(model, AnyTextModel):
             raise UnknownModelError("This model does not take texts.", hint="Use /score or /v2.")
+        check_access(model)
         return model
 
 

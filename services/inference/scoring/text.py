@@ -8,7 +8,7 @@ No text and no digest of one is in an event: a hash of a short text can be guess
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from libs.common.context import current
 from libs.common.errors import DeadlineExceededError, InvalidInputError, ServiceError
 from libs.common.events.envelope import Event, EventEmitter, event_for_request
+from libs.common.manifest import Manifest
 from libs.common.problems import problem_body
 from libs.common.rollouts import Arm
 from services.inference.control.rollouts import Live, RolloutControl
@@ -92,6 +93,7 @@ class TextScorer:
         self._metrics = metrics
         self._repository = repository
         self._trial = Trial(repository, events, rollouts)
+        self.on_scores: Callable[[Manifest, list[float]], None] = lambda _, __: None
 
     async def score(
         self,
@@ -206,6 +208,8 @@ class TextScorer:
                 self._metrics.text.confidence.labels(model.name, model.version).observe(
                     outcome.confidence
                 )
+        good = [one for one in outcomes if isinstance(one, TextAnswer)]
+        self.on_scores(model.manifest, [_score(model, one) for one in good])
         return answered
 
     def _facts(self, one: Answered, answer: TextAnswer, text: str, call: TextCall) -> Facts:
@@ -234,13 +238,16 @@ class TextScorer:
 
 
 def _sample(model: AnyTextModel, answer: TextAnswer, seconds: float) -> Sample:
-    """Describe an answer for a rollout.
+    """Describe an answer for a rollout."""
+    return Sample(_score(model, answer), answer.label, answer.label, answer.confidence, seconds)
 
-    The score is the probability of the last label, or of independent labels the highest.
+
+def _score(model: AnyTextModel, answer: TextAnswer) -> float:
+    """Give one number whose distribution is watched: the probability of the last label, or of
+    independent labels the highest.
     """
     is_one = model.head.activation == "softmax"
-    score = float(answer.scores[-1] if is_one else answer.scores.max())
-    return Sample(score, answer.label, answer.label, answer.confidence, seconds)
+    return float(answer.scores[-1] if is_one else answer.scores.max())
 
 
 def _event(

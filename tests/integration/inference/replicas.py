@@ -11,14 +11,20 @@ import httpx2
 
 from libs.common.events.registry import problems_of
 from services.inference.settings import InferenceSettings
-from tests.unit.inference.conftest import FakeReader, MemoryEvents, serving
+from tests.unit.inference.conftest import FakeReader, MemoryEvents, serving_with_state
 
 
 class Replica:
     """A client of one replica, with its events and its reader."""
 
-    def __init__(self, client: httpx2.AsyncClient, events: MemoryEvents, reader: FakeReader):
-        self.client, self.events, self.reader = client, events, reader
+    def __init__(
+        self,
+        client: httpx2.AsyncClient,
+        events: MemoryEvents,
+        reader: FakeReader,
+        state: dict[str, Any],
+    ):
+        self.client, self.events, self.reader, self.state = client, events, reader, state
 
     async def post(self, path: str, status: int, **body: Any) -> dict[str, Any]:
         """POST and expect a status."""
@@ -52,14 +58,13 @@ async def replica(
     events, reader = MemoryEvents(), FakeReader()
     chosen = InferenceSettings.load(
         state_dir=state_dir,
-        identity_mode="open",
         model_path=models,
         postgres_url=postgres_url,
         redis_url=redis_url,
-        **{"models_reconcile_s": 0.5, **settings},
+        **{"identity_mode": "open", "models_reconcile_s": 0.5, **settings},
     )
-    async with serving(chosen, reader, events) as client:
-        yield Replica(client, events, reader)
+    async with serving_with_state(chosen, reader, events) as (client, state):
+        yield Replica(client, events, reader, state)
     # Whatever happened, audit would have taken every event.
     assert {problems_of(event.to_wire(), "inference") for event in events.events} <= {None}
 

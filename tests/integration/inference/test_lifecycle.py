@@ -1,18 +1,25 @@
 """Lifecycle over real Postgres and Redis: load, promote, roll back, follow, evict, prove again."""
 
 import asyncio
+import base64
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from libs.common.manifest import ManifestError
+from libs.common.identity import IDENTITY_HEADER, Signer
+from libs.common.manifest import ManifestError, verify_file
 from libs.common.manifest_signing import sign_manifest, verify_manifest
+from services.inference.adapters.repository import EVICTED, ModelRepository
+from services.inference.domain.lifecycle import victims
+from services.inference.domain.repository import RepositoryPolicy
 from tests.integration.inference.replicas import replica, until
 from tests.support.tabular_models import copy_version, edit_manifest
+from tests.support.text_models import build_text_version
 
 pytestmark = pytest.mark.anyio
 
@@ -195,13 +202,6 @@ async def test_golden_cases_that_fail_in_service_take_the_version_out(root, stor
         )
 
 
-async def test_a_model_may_demand_a_scope(root, stores):
-    manifest = json.loads((root / "fraud/2/manifest.json").read_text())
-    edit_manifest(root / "fraud/2", parameters={**manifest["parameters"], "scope": "fraud:score"})
-    async with replica(root, *stores) as one:
-        assert (await one.score("card_1"))["model_version"] == "v2.0.0"  # the open caller may all
-
-
 async def test_a_replica_serves_the_models_it_is_told_to(models, stores):
     async with replica(models, *stores, models_served=("fraud",)) as one:
         assert [item["name"] for item in (await one.get("/models"))["items"]] == ["fraud"]
@@ -243,3 +243,171 @@ async def test_ten_swaps_under_load_fail_nobody(root, stores):
         await asyncio.gather(*workers)
         assert set(statuses) == {200}
         assert versions == {"v1.0.0", "v2.0.0"}
+
+
+def test_the_least_recently_used_model_goes_first(tmp_path):
+    root = tmp_path / "texts"
+    for name in ("one", "two", "three"):
+        build_text_version(root, name, task="text-classification")
+    policy = RepositoryPolicy(pinned=frozenset({"three"}))
+    repository = ModelRepository(root, policy=policy)
+    repository.load_all()
+    held = {item.name: item.memory_bytes for item in repository.residents()}
+    needed = held["one"]
+    repository.serving("one")  # used last, though loaded first
+    budget = sum(held.values())
+    leaving = victims(repository.residents(), needed, budget)
+    assert [item.name for item in leaving] == ["two"]
+    with pytest.raises(MemoryError):
+        victims(repository.residents(), budget, budget)  # the pinned one never goes
+
+
+async def test_an_evicted_model_is_loaded_again_by_the_call_that_misses_it(models, stores):
+    async with replica(models, *stores, models_pinned=()) as one:
+        control = one.state["control"].models
+        repository = control.repository
+        repository._leave(repository._loaded.pop(("relevance", 1)), EVICTED)
+        del repository._serving["relevance"]
+        await until(
+            lambda: repository.status("relevance", 1).state.value == "unloaded", "it has drained"
+        )
+        body = {"user_id": "user_1", "item_id": "item_1"}
+        refused = await one.client.post("/score/personalization", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (503, "model_not_loaded")
+
+        async def is_back() -> bool:
+            answer = await one.client.post("/score/personalization", json=body)
+            return answer.status_code == 200
+
+        await until(is_back, "it is loaded again")
+
+
+async def test_a_caller_without_the_models_scope_is_refused(root, stores, state_dir):
+    for version in (1, 2):
+        document = json.loads((root / f"fraud/{version}/manifest.json").read_text())
+        parameters = {**document["parameters"], "scope": "fraud:score"}
+        edit_manifest(root / f"fraud/{version}", parameters=parameters)
+    build_text_version(root, "secret", task="text-classification", parameters={"scope": "secret:x"})
+    signer = Signer.from_directory("gateway", state_dir / "keys")
+    payment = {"card_id": "card_1", "transaction_amount": 5.0}
+    _, *rest = stores
+    settings = {"identity_mode": "required", "text_loading": "eager"}
+    async with replica(root, state_dir, *rest, **settings) as one:
+
+        async def status(path: str, body: dict[str, object], *scopes: str) -> int:
+            header = signer.header(
+                "inference", tenant="default", principal="key:a", scopes=(*scopes, "predict:*")
+            )
+            answer = await one.client.post(path, json=body, headers={IDENTITY_HEADER: header})
+            return answer.status_code
+
+        texts: dict[str, object] = {"inputs": ["good"]}
+        tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["good"]}
+        tensors: dict[str, object] = {"inputs": [tensor]}
+        assert await status("/score/fraud", payment) == 403
+        assert await status("/score/fraud", payment, "fraud:score") == 200
+        assert await status("/v1/models/secret/predict", texts) == 403
+        assert await status("/v1/models/secret/predict", texts, "secret:x") == 200
+        assert await status("/v2/models/secret/infer", tensors) == 403
+        assert await status("/v2/models/secret/infer", tensors, "secret:*") == 200
+
+
+async def test_an_unsigned_version_is_not_loaded_where_signatures_are_required(
+    root, stores, tmp_path
+):
+    key = Ed25519PrivateKey.generate()
+    raw = key.public_key().public_bytes_raw()
+    path = tmp_path / "models.pub"
+    path.write_text(base64.urlsafe_b64encode(raw).decode().rstrip("=") + "\n")
+    sign_manifest(root / "fraud/1", key)
+    settings = {"model_signatures": "required", "model_public_key_path": path}
+    async with replica(root, *stores, **settings) as one:
+        assert await one.serving() == "1"
+        versions = (await one.get("/models/fraud"))["versions"]
+        unsigned = next(item for item in versions if item["version"] == "2")
+        assert unsigned["state"] == "failed"
+        assert "not signed" in unsigned["reason"]
+        problem = await one.post("/models/fraud/versions/2/promote", 409)
+        assert problem["code"] == "version_broken"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"engine": "abacus"}, "engine"),
+        ({"files": [{"path": "model.onnx", "bytes": 1}]}, "sha256"),
+        ({"files": [{"path": "model.pkl", "bytes": 1, "sha256": "0" * 64}]}, "pickle"),
+        ({"release": "1.0"}, "release"),
+        ({"feature_fingerprint": "another"}, "this process reads"),
+        ({"task": "sentiment"}, "activation"),
+        ({"golden_cases": []}, "no golden case"),
+        ({"memory_limit_mib": 0}, "memory_limit_mib"),
+    ],
+)
+async def test_a_manifest_that_is_not_acceptable_says_why(root, stores, change, reason):
+    edit_manifest(root / "fraud/2", **change)
+    async with replica(root, *stores, text_loading="eager") as one:
+        assert await one.serving() == "1"
+        versions = (await one.get("/models/fraud"))["versions"]
+        broken = next(item for item in versions if item["version"] == "2")
+        assert broken["state"] == "failed"
+        assert reason in broken["reason"]
+
+
+async def test_drift_is_told_as_events_and_gauges(root, stores):
+    async with replica(root, *stores, drift_event_s=0.1) as one:
+        drift = one.state["scoring"].plane.drift
+        for _ in range(3):
+            requests = [{"card_id": f"card_{n}", "transaction_amount": 5} for n in range(100)]
+            await one.post("/score/batch", 200, model_type="fraud_detection", requests=requests)
+        control = one.state["control"].models
+        control._drift_at = 0.0
+        await until(lambda: one.changes("model.drift"), "the event")
+        told = one.changes("model.drift")[0]
+        assert (told["model"], told["version"], told["rows"]) == ("fraud", "2", 300)
+        assert told["score_psi"] >= 0
+        assert told["input_psi"]
+        assert drift.due_events() == []
+        text = (await one.client.get("/metrics")).text
+        assert 'inference_score_drift_psi{model="fraud",version="2"}' in text
+
+
+async def test_a_version_that_is_loaded_already_is_loaded_no_second_time(root, stores):
+    async with replica(root, *stores) as one:
+        before = (await one.get("/models/fraud"))["versions"][0]["loaded_at"]
+        answer = await one.post("/models/fraud/versions/2/load", 202)
+        assert answer["standby"] in ([], ["2"])
+        after = (await one.get("/models/fraud"))["versions"][0]
+        assert (after["state"], after["loaded_at"]) == ("ready", before)
+
+
+async def test_a_long_load_shows_state_bytes_and_seconds(root, stores, monkeypatch):
+    from services.inference.adapters import repository as module
+
+    real, gate = verify_file, threading.Event()
+
+    def slow(directory: Path, entry: object) -> None:
+        real(directory, entry)  # type: ignore[arg-type]
+        gate.wait(10)
+
+    async with replica(root, *stores) as one:
+        monkeypatch.setattr(module, "verify_file", slow)
+        await one.post("/models/fraud/versions/1/load", 202)
+
+        async def progress() -> dict[str, object] | None:
+            versions = (await one.get("/models/fraud"))["versions"]
+            found = next(item for item in versions if item["version"] == "1")
+            return found["progress"] if found["state"] == "loading" else None
+
+        await until(progress, "the load is under way")
+        shown = await progress()
+        assert shown is not None
+        assert 0 <= shown["bytes_done"] < shown["bytes_total"]  # type: ignore[operator]
+        assert shown["seconds"] >= 0  # type: ignore[operator]
+        gate.set()
+
+        async def ready() -> bool:
+            versions = (await one.get("/models/fraud"))["versions"]
+            return any(v["version"] == "1" and v["state"] == "ready" for v in versions)
+
+        await until(ready, "it is loaded")

@@ -18,7 +18,7 @@ from tests.support.text_models import SENTIMENT_LABELS, build_text_version
 
 pytestmark = pytest.mark.anyio
 TEXTS = "/models/sentiment/rollouts"
-EAGER = {"text_loading": "eager", "cache_ttl_s": 0}
+EAGER: dict[str, Any] = {"text_loading": "eager", "cache_ttl_s": 0}
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_a_broken_text_candidate_is_taken_back_and_no_caller_notices(
         assert "candidate" not in arms
 
         async def back() -> bool:
-            return (await _newest(one, "sentiment"))["state"] == "rolled_back"
+            return bool((await _newest(one, "sentiment"))["state"] == "rolled_back")
 
         await until(back, "the rollback is recorded")
         assert (await _newest(one, "sentiment"))["signal"] == "errors"
@@ -182,7 +182,7 @@ async def test_a_dead_relevance_candidate_is_answered_by_stable(root, stores, mo
             assert body["model_arm"] in {"stable", "fallback"}
 
         async def back() -> bool:
-            return (await _newest(one, "relevance"))["state"] == "rolled_back"
+            return bool((await _newest(one, "relevance"))["state"] == "rolled_back")
 
         await until(back, "the rollback is recorded")
 
@@ -202,7 +202,7 @@ async def test_labels_that_contradict_the_candidate_take_it_back(root, stores):
             await tell_label(redis, "default", "transaction", f"tx_{number}", label)
 
         async def back() -> bool:
-            return (await _newest(one, "fraud"))["state"] == "rolled_back"
+            return bool((await _newest(one, "fraud"))["state"] == "rolled_back")
 
         await until(back, "labels take the candidate back")
         ended = await _newest(one, "fraud")

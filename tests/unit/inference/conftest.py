@@ -86,6 +86,15 @@ async def serving(
     settings: InferenceSettings, reader: FakeReader, events: MemoryEvents
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """Run the whole app in this process."""
+    async with serving_with_state(settings, reader, events) as (client, _):
+        yield client
+
+
+@asynccontextmanager
+async def serving_with_state(
+    settings: InferenceSettings, reader: FakeReader, events: MemoryEvents
+) -> AsyncIterator[tuple[httpx2.AsyncClient, dict[str, Any]]]:
+    """Run the whole app in this process; gives a client and what the routes find as state."""
     app = create_app(settings, events=events, reader=reader)
     async with (
         app.fastapi.router.lifespan_context(app.fastapi) as state,
@@ -93,7 +102,7 @@ async def serving(
             transport=httpx2.ASGITransport(_with_state(app, state)), base_url="http://inference"
         ) as client,
     ):
-        yield client
+        yield client, dict(state or {})
 
 
 def _with_state(app: Any, state: Any) -> Any:

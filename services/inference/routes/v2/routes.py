@@ -14,6 +14,7 @@ from libs.common.errors import NotFoundError
 from libs.common.plain import PlainRoute
 from libs.common.platform import Platform
 from services.inference.adapters.repository import ModelRepository
+from services.inference.dataplane import check_access
 from services.inference.domain.lifecycle import VersionState
 from services.inference.domain.model import LoadedModel
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
@@ -196,7 +197,12 @@ async def infer(request: Request) -> Response:
     """Run a model on tensors, JSON or binary, both ways."""
     v2 = _state(request)
     with Measured(v2.metrics, ENDPOINT, "") as measured:
-        model = _model(request)
+        try:
+            model = _model(request)
+        except V2UnknownModelError:
+            request.state.texts.want(str(request.path_params["name"]))
+            raise
+        check_access(model)
         measured.model, measured.version = model.name, model.version
         body = decompress(await request.body(), request.headers.get("content-encoding", ""))
         wanted = decode_request(body, request.headers.get(HEADER_LENGTH))
