@@ -13,3 +13,8 @@ if [ ! -x .venv/peers/kserve/bin/python ]; then
   .venv/peers/kserve/bin/python -m pip install --quiet --disable-pip-version-check 'kserve==0.21.0'
 fi
 .venv/peers/kserve/bin/python -c 'import importlib.metadata as m; print("peers: kserve", m.version("kserve"))'
+if [ ! -x .venv/peers/boto3/bin/python ]; then
+  "$python" -m venv .venv/peers/boto3
+  .venv/peers/boto3/bin/python -m pip install --quiet --disable-pip-version-check 'boto3==1.44.5'
+fi
+.venv/peers/boto3/bin/python -c 'import importlib.metadata as m; print("peers: boto3", m.version("boto3"))'

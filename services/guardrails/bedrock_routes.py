@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.context import current
 from services.guardrails.checker import Checked, Checker
+from services.guardrails.domain.entities import LABELS
 from services.guardrails.domain.operators import TenantKeys, edit
+from services.guardrails.domain.pii import wanted_entities
 from services.guardrails.domain.policy import ValidatorRule
 from services.guardrails.domain.verdict import Action, Decision, Span, Verdict, strictest
 from services.guardrails.schemas import BATCH_TEXTS_MAX, Text
@@ -74,10 +76,12 @@ async def apply(
         pointers=[f"/content/{index}/text/text" for index in range(len(texts))],
         policy=f"{guardrail_id}@{version.lower()}",
     )
-    return _response(checker, checked, texts)
+    return _response(checker, checked, texts, is_full=body.outputScope == "FULL")
 
 
-def _response(checker: Checker, checked: Checked, texts: list[str]) -> dict[str, Any]:
+def _response(
+    checker: Checker, checked: Checked, texts: list[str], *, is_full: bool
+) -> dict[str, Any]:
     decisions = checked.outcome.decisions
     acted = any(decision.action.rank >= Action.MASK.rank for decision in decisions)
     body = checked.outcome.policy.body
@@ -96,7 +100,7 @@ def _response(checker: Checker, checked: Checked, texts: list[str]) -> dict[str,
         else [],
         "assessments": [
             {
-                **_assessment(checker, checked, decision, text),
+                **_assessment(checker, checked, decision, text, is_full=is_full),
                 "invocationMetrics": {
                     "guardrailProcessingLatency": round(checked.latency_ms),
                     "usage": usage,
@@ -113,7 +117,7 @@ def _response(checker: Checker, checked: Checked, texts: list[str]) -> dict[str,
 def _usage(chars: int, ran: set[str]) -> dict[str, int]:
     units = -(-chars // UNIT_CHARS)
     return {
-        "topicPolicyUnits": 0,
+        "topicPolicyUnits": units if "topics" in ran else 0,
         "contentPolicyUnits": units if ran & {"injection", "toxicity"} else 0,
         "wordPolicyUnits": units if "words" in ran else 0,
         "sensitiveInformationPolicyUnits": units if ran & {"pii", "secrets"} else 0,
@@ -123,8 +127,9 @@ def _usage(chars: int, ran: set[str]) -> dict[str, int]:
 
 
 def _assessment(
-    checker: Checker, checked: Checked, decision: Decision, text: str
+    checker: Checker, checked: Checked, decision: Decision, text: str, *, is_full: bool
 ) -> dict[str, Any]:
+    """Say what each kind of check found; the full scope also lists what it looked for in vain."""
     result: dict[str, Any] = {}
     entities: list[dict[str, Any]] = []
     regexes: list[dict[str, Any]] = []
@@ -133,28 +138,64 @@ def _assessment(
         rule = checked.outcome.policy.body.rule(verdict.name)
         if rule is None:
             continue
-        if verdict.name in {"injection", "toxicity"}:
-            filters += _filters(rule, verdict)
+        if verdict.name in CONTENT:
+            filters += _filters(rule, verdict, is_full=is_full)
+        elif verdict.name == "topics":
+            topics = _topics(rule, verdict, is_full=is_full)
+            result.update({"topicPolicy": {"topics": topics}} if topics else {})
         elif verdict.name == "words" and verdict.spans:
-            result["wordPolicy"] = {
-                "customWords": [
-                    {
-                        "match": text[span.start : span.end],
-                        "action": _blocked(rule, span),
-                        "detected": True,
-                    }
-                    for span in verdict.spans
-                ],
-                "managedWordLists": [],
-            }
+            result["wordPolicy"] = _words(rule, verdict, text)
         else:
             for span in verdict.spans:
                 _sensitive(checker, rule, span, text, entities, regexes)
+            if is_full and verdict.name == "pii":
+                entities += _not_found(rule, entities)
     if filters:
         result["contentPolicy"] = {"filters": filters}
     if entities or regexes:
         result["sensitiveInformationPolicy"] = {"piiEntities": entities, "regexes": regexes}
     return result
+
+
+def _words(rule: ValidatorRule, verdict: Verdict, text: str) -> dict[str, Any]:
+    return {
+        "customWords": [
+            {
+                "match": text[span.start : span.end],
+                "action": _blocked(rule, span.label),
+                "detected": True,
+            }
+            for span in verdict.spans
+        ],
+        "managedWordLists": [],
+    }
+
+
+def _topics(rule: ValidatorRule, verdict: Verdict, *, is_full: bool) -> list[dict[str, Any]]:
+    found = {label.partition(":")[2]: label for label in verdict.scores}
+    names = list(rule.params.get("topics", {})) if is_full else list(found)
+    return [
+        {
+            "name": name,
+            "type": "DENY",
+            "action": _blocked(rule, found[name]) if name in found else "NONE",
+            "detected": name in found,
+        }
+        for name in names
+    ]
+
+
+def _not_found(rule: ValidatorRule, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the kinds of personal data that were looked for and are not among the found."""
+    known = {item["type"] for item in found}
+    wanted = wanted_entities(rule.params)
+    if rule.params.get("model"):
+        wanted |= set(rule.params.get("entities") or LABELS.values())
+    types = {PII_TYPES[entity] for entity in wanted if entity in PII_TYPES}
+    return [
+        {"match": "", "type": kind, "action": "NONE", "detected": False}
+        for kind in sorted(types - known)
+    ]
 
 
 def _sensitive(
@@ -188,15 +229,17 @@ def _shown(rule: ValidatorRule, span: Span, text: str, keys: TenantKeys) -> str:
     return shown if shown and not is_telling else f"<{span.label}>"
 
 
-def _blocked(rule: ValidatorRule, span: Span) -> str:
-    return "BLOCKED" if rule.action_of(span.label) is Action.BLOCK else "NONE"
+def _blocked(rule: ValidatorRule, label: str) -> str:
+    return "BLOCKED" if rule.action_of(label) is Action.BLOCK else "NONE"
 
 
 # Labels of findings about content, by Bedrock's filter.
 _FILTER_OF = {"hate": "HATE", "toxic": "INSULTS", "sexist": "HATE"}
+# Bedrock's filters by the validator that fills them.
+CONTENT = {"injection": ("PROMPT_ATTACK",), "toxicity": ("HATE", "INSULTS")}
 
 
-def _filters(rule: ValidatorRule, verdict: Verdict) -> list[dict[str, Any]]:
+def _filters(rule: ValidatorRule, verdict: Verdict, *, is_full: bool) -> list[dict[str, Any]]:
     """Give one filter per kind of content, with its highest score and strictest action."""
     found: dict[str, tuple[float, Action]] = {}
     findings = [(span.label, span.score) for span in verdict.spans] + list(verdict.scores.items())
@@ -204,7 +247,7 @@ def _filters(rule: ValidatorRule, verdict: Verdict) -> list[dict[str, Any]]:
         kind = _FILTER_OF.get(label, "PROMPT_ATTACK")
         known = found.get(kind, (0.0, Action.ALLOW))
         found[kind] = (max(score, known[0]), strictest([rule.action_of(label), known[1]]))
-    return [
+    filters = [
         {
             "type": kind,
             "confidence": "HIGH" if score >= 0.8 else "MEDIUM" if score >= 0.6 else "LOW",
@@ -213,4 +256,15 @@ def _filters(rule: ValidatorRule, verdict: Verdict) -> list[dict[str, Any]]:
             "detected": True,
         }
         for kind, (score, action) in found.items()
+    ]
+    missing = [kind for kind in CONTENT[verdict.name] if is_full and kind not in found]
+    return filters + [
+        {
+            "type": kind,
+            "confidence": "NONE",
+            "filterStrength": "HIGH",
+            "action": "NONE",
+            "detected": False,
+        }
+        for kind in missing
     ]

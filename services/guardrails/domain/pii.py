@@ -51,6 +51,16 @@ def recognizers() -> tuple[Recognizer, ...]:
     return tuple(Recognizer.from_rule(rule) for rule in rules.load("pii")["rule"])
 
 
+def wanted_entities(params: Mapping[str, Any]) -> frozenset[str]:
+    """Give the entities that the rules look for under a policy's parameters, already checked."""
+    entities, countries = params.get("entities"), params.get("countries")
+    parsed = PiiParams(
+        entities=None if entities is None else frozenset(entities),
+        countries=DEFAULT_COUNTRIES if countries is None else ("", *countries),
+    )
+    return frozenset(r.entity for r in recognizers() if parsed.wants(r))
+
+
 @dataclass(frozen=True)
 class Analyzer:
     """Recognizers with one scan in front that says which of them can match at all."""

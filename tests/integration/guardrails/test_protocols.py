@@ -220,3 +220,35 @@ async def test_bedrock_errors_carry_their_type(client, path, content, status, na
     reply = await client.post(path, json={"source": "INPUT", "content": content})
     assert reply.status_code == status
     assert reply.headers["x-amzn-errortype"] == f"{name}Exception"
+
+
+async def test_bedrocks_full_scope_lists_what_was_looked_for_and_not_found(client):
+    policy = {
+        "validators": [
+            {"name": "pii", "action": "mask"},
+            {"name": "injection", "action": "block"},
+            {"name": "topics", "action": "block", "params": {
+                "topics": {"weapons": ["gun", "rifle"], "cooking": ["oven", "flour"]}}},
+        ]
+    }  # fmt: skip
+    await client.post("/v1/guardrails/policies", json={"id": "full", "draft": policy})
+    await client.post("/v1/guardrails/policies/full/publish")
+    body = {"source": "OUTPUT", "content": [{"text": {"text": "a gun, a rifle and jane@a.co"}}]}
+    path = "/guardrail/full/version/1/apply"
+    brief = (await client.post(path, json=body)).json()["assessments"][0]
+    assert [topic["name"] for topic in brief["topicPolicy"]["topics"]] == ["weapons"]
+    assert "contentPolicy" not in brief
+    whole = (await client.post(path, json={**body, "outputScope": "FULL"})).json()
+    (full,) = whole["assessments"]
+    assert whole["usage"]["topicPolicyUnits"] == 1
+    topics = {topic["name"]: topic["detected"] for topic in full["topicPolicy"]["topics"]}
+    assert topics == {"weapons": True, "cooking": False}
+    (attack,) = full["contentPolicy"]["filters"]
+    assert (attack["type"], attack["confidence"], attack["detected"]) == (
+        "PROMPT_ATTACK", "NONE", False,
+    )  # fmt: skip
+    entities = full["sensitiveInformationPolicy"]["piiEntities"]
+    assert [item["type"] for item in entities if item["detected"]] == ["EMAIL"]
+    missing = {item["type"] for item in entities if not item["detected"]}
+    assert {"PHONE", "CREDIT_DEBIT_CARD_NUMBER"} <= missing
+    assert "NAME" not in missing
