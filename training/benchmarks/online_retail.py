@@ -217,7 +217,7 @@ def load(path: Path, cut: np.datetime64 = CUT, until: np.datetime64 | None = Non
     kept = compute.and_(compute.and_(is_article, is_positive), compute.and_(is_priced, is_named))
     lines = lines.filter(kept)
     if until is not None:
-        lines = lines.filter(compute.less(lines["invoice_ts"], until))
+        lines = lines.filter(lines["invoice_ts"].to_numpy() < until)
     age = (cut - lines["invoice_ts"].to_numpy()) / np.timedelta64(1, "D")
     codes = {
         name: np.unique(lines[name].to_numpy(), return_inverse=True)[1].astype(np.int64)
