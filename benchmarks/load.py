@@ -112,13 +112,15 @@ class Pool:
             writer.close()
 
 
-def requests(gateway: str, key: str, count: int, seed: int) -> list[bytes]:
-    """Prepare the requests: four payments for each look at an item, many cards and users."""
+def requests(
+    gateway: str, key: str, count: int, seed: int, fraud_share: float = FRAUD_SHARE
+) -> list[bytes]:
+    """Prepare the requests: payments and looks at an item, of many cards and users."""
     generator = random.Random(seed)
     headers = {"X-API-Key": key}
     made: list[bytes] = []
     for _ in range(count):
-        if generator.random() < FRAUD_SHARE:
+        if generator.random() < fraud_share:
             path = "/score/fraud"
             body = {
                 "card_id": f"card_{generator.randrange(2_000):08d}",
@@ -139,10 +141,17 @@ def requests(gateway: str, key: str, count: int, seed: int) -> list[bytes]:
     return made
 
 
-async def step(gateway: str, key: str, rate: float, seconds: float, seed: int) -> Step:
-    """Run one rate."""
+async def step(
+    gateway: str,
+    key: str,
+    rate: float,
+    seconds: float,
+    seed: int,
+    fraud_share: float = FRAUD_SHARE,
+) -> Step:
+    """Run one rate; the default mix is four payments for each look at an item."""
     moments = arrivals(rate, seconds, seed)
-    prepared = requests(gateway, key, len(moments), seed)
+    prepared = requests(gateway, key, len(moments), seed, fraud_share)
     pool, result = Pool(gateway), Step(rate)
     in_flight = 0
     began = time.perf_counter() + 0.1

@@ -1,7 +1,9 @@
 """A load client that costs little: prepared request bytes over asyncio protocols."""
 
 import asyncio
+import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _BODY = b'{"card_id":"card_00000001","transaction_amount":1.0,"pad":"' + b"y" * 963 + b'"}'
@@ -87,15 +89,18 @@ async def _connected(port: int, count: int, load: Load) -> list[_Client]:
     ]
 
 
-async def closed_loop(port: int, request: bytes, connections: int, seconds: float) -> Load:
-    """Ask on each connection as fast as answers come."""
+async def closed_loop(
+    port: int, request: bytes | Sequence[bytes], connections: int, seconds: float
+) -> Load:
+    """Ask on each connection as fast as answers come; several requests are sent in turn."""
     load = Load()
+    turn = itertools.cycle([request] if isinstance(request, bytes) else request)
     clients = await _connected(port, connections, load)
     started = time.perf_counter()
 
     async def work(client: _Client) -> None:
         while time.perf_counter() - started < seconds:
-            await client.ask(request, time.perf_counter())
+            await client.ask(next(turn), time.perf_counter())
 
     await asyncio.gather(*(work(client) for client in clients))
     load.seconds = time.perf_counter() - started

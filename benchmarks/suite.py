@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,13 +19,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.connection import Tally, load, request_bytes
+from benchmarks.connection import request_bytes
+from benchmarks.raw_client import Load, closed_loop
 from deploy.local.banner import FIRST_REQUEST
 from deploy.local.layout import Layout
 from libs.common.identity import IDENTITY_HEADER, Signer
@@ -114,26 +115,26 @@ def proportional_mib(process: subprocess.Popen[bytes], layout: Layout) -> float:
     return float(sum(each.memory_full_info().pss for each in found.values())) / 2**20
 
 
-def figures(name: str, tally: Tally, seconds: float) -> dict[str, float]:
+def figures(name: str, load: Load) -> dict[str, float]:
     """Turn a run into rows."""
-    ordered = sorted(tally.latencies_ms)
-    cuts = statistics.quantiles(ordered, n=100)
     return {
-        f"{name}, p50 ms": round(cuts[49], 2),
-        f"{name}, p99 ms": round(cuts[98], 2),
-        f"{name}, requests/s": round(len(ordered) / seconds, 1),
-        f"{name}, errors": tally.errors,
+        f"{name}, p50 ms": round(load.quantile_ms(0.5), 2),
+        f"{name}, p99 ms": round(load.quantile_ms(0.99), 2),
+        f"{name}, requests/s": round(load.per_s, 1),
+        f"{name}, errors": load.errors,
     }
 
 
 def measure(url: str, request: bytes, name: str, seconds: float) -> dict[str, float]:
     """Measure one address at one and at 32 connections."""
-    asyncio.run(load(url, request, connections=4, seconds=_WARM_UP_S))
+    port = urlsplit(url).port
+    assert port is not None, "every address names its port"
+    asyncio.run(closed_loop(port, request, 4, _WARM_UP_S))
     rows: dict[str, float] = {}
     for connections in (1, 32):
-        tally = asyncio.run(load(url, request, connections=connections, seconds=seconds))
+        load = asyncio.run(closed_loop(port, request, connections, seconds))
         noun = "connection" if connections == 1 else "connections"
-        rows |= figures(f"{name}, {connections} {noun}", tally, seconds)
+        rows |= figures(f"{name}, {connections} {noun}", load)
     return rows
 
 

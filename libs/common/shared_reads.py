@@ -44,12 +44,16 @@ class SharedReads:
         Raises:
             RedisError, OSError, TimeoutError: as `libs.common.redis.UNAVAILABLE`.
         """
+        if self._flying and len(keys) <= JOINED_KEYS_MAX:
+            future = self._join(keys)
+            # One timer costs a third of `asyncio.timeout`.
+            timer = asyncio.get_running_loop().call_later(self._timeout_s, _expire, future)
+            try:
+                return await future
+            finally:
+                timer.cancel()
         async with asyncio.timeout(self._timeout_s):
-            if len(keys) > JOINED_KEYS_MAX:
-                return await self._mget(keys)
-            if not self._flying:
-                return await self._fly(keys)
-            return await self._join(keys)
+            return await (self._mget(keys) if self._flying else self._fly(keys))
 
     async def _fly(self, keys: Sequence[str]) -> Blobs:
         """Read, and let the next group depart after it."""
@@ -96,3 +100,8 @@ class SharedReads:
         # The client does not decode, so answers are bytes; its types allow text as well.
         values = cast(list[bytes | None], await self._redis.mget(keys))
         return dict(zip(keys, values, strict=True))
+
+
+def _expire(future: "asyncio.Future[Blobs]") -> None:
+    if not future.done():
+        future.set_exception(TimeoutError("The store did not answer in time."))

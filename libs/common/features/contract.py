@@ -8,6 +8,7 @@ that serving and training share.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -51,12 +52,16 @@ class FeatureService:
     features: tuple[Feature, ...]
     derive: Callable[[Columns], FloatArray] = field(repr=False)
 
-    @property
+    def __hash__(self) -> int:
+        """Hash the name alone: services are looked up on every read, and have many features."""
+        return hash(self.name)
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The model's inputs by name, in order."""
         return tuple(feature.name for feature in self.features)
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Explanation groups with their features."""
         groups: dict[str, list[str]] = {}
@@ -64,7 +69,7 @@ class FeatureService:
             groups.setdefault(feature.group, []).append(feature.name)
         return groups
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of names and order; a model refuses to load against another."""
         text = "\n".join((self.name, *self.raw, "--", *self.names))

@@ -142,9 +142,15 @@ def derive(raw: Columns) -> FloatArray:
     Returns:
         shape (n, len(FEATURES)), float64.
     """
+    return _matrix(raw, len(FEATURES))
+
+
+def _matrix(raw: Columns, width: int) -> FloatArray:
+    """Fill the columns of `FEATURES`; what `width` leaves behind them is NaN."""
     amount, hour = raw["request:amount"], raw["request:hour"]
     weekday, mcc = raw["request:weekday"], raw["request:mcc"]
-    matrix = np.full((len(amount), len(FEATURES)), np.nan)
+    matrix = np.empty((len(amount), width))
+    matrix.fill(np.nan)
     for place, name in _COPIES:
         matrix[:, place] = raw[name]
     for place, name in _DIVISIONS:
@@ -156,8 +162,8 @@ def derive(raw: Columns) -> FloatArray:
     for name, known, values in (
         ("is_night", hour, hour <= 6),
         ("is_weekend", weekday, weekday >= 5),
-        ("mcc_group", mcc, np.searchsorted(_MCC_BOUNDS, mcc)),
-        ("mcc_is_cash", mcc, (mcc[:, None] == _MCC_CASH).any(axis=1)),
+        ("mcc_group", mcc, _MCC_BOUNDS.searchsorted(mcc)),
+        ("mcc_is_cash", mcc, np.logical_or.reduce(mcc[:, None] == _MCC_CASH, axis=1)),
     ):
         np.copyto(matrix[:, _PLACE[name]], values, where=known == known)
     return matrix
@@ -213,7 +219,10 @@ FEATURES_V2: tuple[Feature, ...] = (*FEATURES, *(feature for feature, _ in _FURT
 
 def derive_v2(raw: Columns) -> FloatArray:
     """Turn raw columns of `RAW_V2` into the matrix, shape (n, len(FEATURES_V2))."""
-    return np.column_stack([derive(raw), *(raw[name] for _, name in _FURTHER)])
+    matrix = _matrix(raw, len(FEATURES_V2))
+    for place, (_, name) in enumerate(_FURTHER, len(FEATURES)):
+        matrix[:, place] = raw[name]
+    return matrix
 
 
 FRAUD_V2 = FeatureService("fraud_v2", RAW_V2, FEATURES_V2, derive_v2)

@@ -59,6 +59,7 @@ class _Store:
 
 
 Keys = dict[str, list[str | None]]
+Places = list[tuple[int, int]]
 
 
 class OnlineFeatureReader:
@@ -185,10 +186,11 @@ def evaluate(
         found = _read_together(service.raw, plan, requests, rings, store, arena)
     for view in plan.shipped:
         if given is not None and view.name in given:
-            _place_values(view, service.raw, given[view.name], found.table)
+            _place_values(plan.places[view.name], given[view.name], found.table)
         else:
-            _read_shipped(view, service.raw, requests, keys[view.name], store, found)
-    raw = {name: found.table[:, column] for column, name in enumerate(service.raw)}
+            places = plan.places[view.name]
+            _read_shipped(view, places, requests, keys[view.name], store, found)
+    raw = dict(zip(service.raw, found.table.T, strict=True))
     stale, freshness_s = _freshness(found.event_ms, requests)
     return FeatureRows(
         matrix=service.derive(raw).astype(np.float32),
@@ -284,7 +286,7 @@ def _read_together(
 
 def _read_shipped(
     view: ComputedView,
-    names: Sequence[str],
+    places: Places,
     requests: Sequence[FeatureRequest],
     keys: Sequence[str | None],
     store: _Store,
@@ -310,20 +312,17 @@ def _read_shipped(
         values.append(reading.values)
         found.event_ms[view.name].append(reading.event_ms)
         found.offsets[view.name].append(reading.offset)
-    _place_values(view, names, values, found.table)
+    _place_values(places, values, found.table)
 
 
 def _place_values(
-    view: ComputedView,
-    names: Sequence[str],
+    places: Places,
     values: Sequence[Sequence[float]],
     table: NDArray[np.float64],
 ) -> None:
     """Put a shipped view's values into the columns that the service names."""
-    for place, item in enumerate(view.aggregates):
-        name = f"{view.name}:{item.name}"
-        if name in names:
-            table[:, names.index(name)] = [row[place] for row in values]
+    for place, column in places:
+        table[:, column] = [row[place] for row in values]
 
 
 @dataclass(slots=True)
@@ -500,12 +499,14 @@ class _Plan:
         one: for a single row.
         together: for all rows at once, with the same result.
         shipped: computed views besides.
+        places: by shipped view, its aggregates' numbers with the columns that name them.
     """
 
     views: tuple[str, ...]
     one: Callable[[FeatureRequest, Rings], one_row.Values]
     together: Callable[[_Batch], columns_of.Values]
     shipped: tuple[ComputedView, ...] = ()
+    places: Mapping[str, Places] = field(default_factory=dict)
 
 
 _TTL_MS = {view.name: view.ttl_ms for view in VIEWS.values()}
@@ -520,4 +521,10 @@ def _plan_of(service: FeatureService) -> _Plan:
     named = {name.partition(":")[0] for name in service.raw}
     base = _PERSONALIZATION if named & set(_PERSONALIZATION.views) else _FRAUD
     shipped = tuple(view for view in SHIPPED.values() if view.name in named)
-    return replace(base, shipped=shipped)
+    places = {view.name: _places(view, service.raw) for view in shipped}
+    return replace(base, shipped=shipped, places=places)
+
+
+def _places(view: ComputedView, names: Sequence[str]) -> Places:
+    listed = [f"{view.name}:{item.name}" for item in view.aggregates]
+    return [(place, names.index(name)) for place, name in enumerate(listed) if name in names]

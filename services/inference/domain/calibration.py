@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.inference.domain.ports import Scores
 
@@ -42,10 +44,15 @@ class Calibration:
             raise ValueError("the slope of a calibration must be a number above 0")
         return cls(slope, intercept)
 
+    @cached_property
+    def _curve(self) -> NDArray[np.float64]:
+        """The knots as arrays, so that no score pays for their conversion."""
+        return np.array(self.knots, np.float64)
+
     def apply(self, probabilities: Scores) -> Scores:
         """Calibrate probabilities, shape kept."""
         if self.knots is not None:
-            return np.asarray(np.interp(probabilities, *self.knots))
+            return np.asarray(np.interp(probabilities, *self._curve))
         if self.slope == 1.0 and self.intercept == 0.0:
             return probabilities
         clipped = np.clip(probabilities, 1e-12, 1 - 1e-12)

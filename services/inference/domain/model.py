@@ -1,6 +1,7 @@
 """A loaded tabular model: engine, feature service, calibration, thresholds, explainer."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from libs.common.features.contract import FeatureService
@@ -74,17 +75,17 @@ class TabularModel:
     ensemble: EnsembleSpec | None = None
     explained_by: str = ""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name in the repository."""
         return self.manifest.name
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Integer version as text, for labels."""
         return str(self.manifest.version)
 
-    @property
+    @cached_property
     def model_version(self) -> str:
         """What score answers show, for example `v1.0.0`."""
         return f"v{self.manifest.release}"
