@@ -13,7 +13,7 @@ has no mean, minimum, maximum, deviation, last value, age or rate.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +45,20 @@ LADDER: tuple[tuple[int, int], ...] = (
 )
 
 
+@cache
+def _tile_ms(reach_ms: int) -> int:
+    return next(tile for tile, most in LADDER if reach_ms <= most)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Tiles of one length: how many slots, and the texts whose distinct ones they count."""
+
+    tile_ms: int
+    slots: int
+    fields: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Aggregate:
     """One feature of a computed view.
@@ -69,7 +83,7 @@ class Aggregate:
     @property
     def tile_ms(self) -> int:
         """Length of the tiles that answer it."""
-        return next(tile for tile, most in LADDER if self.reach_ms <= most)
+        return _tile_ms(self.reach_ms)
 
     def bounds(self, now_ms: int, *, is_tiled: bool) -> tuple[int, int]:
         """Give the first and the last moment inside the window, both inclusive."""
@@ -130,6 +144,21 @@ class ComputedView:
         return max(item.reach_ms for item in self.aggregates)
 
     @cached_property
+    def rungs(self) -> list[Rung]:
+        """The rungs of tiles that the view needs, shortest tiles first."""
+        reach: dict[int, int] = {}
+        fields: dict[int, list[str]] = {}
+        for item in self.aggregates:
+            reach[item.tile_ms] = max(reach.get(item.tile_ms, 0), item.reach_ms)
+            names = fields.setdefault(item.tile_ms, [])
+            if item.kind == "distinct" and item.field not in names:
+                names.append(str(item.field))
+        # One slot for the tile that the start falls into, one for now, one for a clock ahead.
+        return [
+            Rung(tile, -(-reach[tile] // tile) + 3, tuple(fields[tile])) for tile in sorted(reach)
+        ]
+
+    @cached_property
     def layout(self) -> RingView:
         """The record, and the bounds of a ring; columns are kind, codes, a pad where odd."""
         columns = ["kind", *(f"code{index}" for index in range(len(self.code_fields)))]
@@ -151,7 +180,9 @@ class ComputedView:
 
     def record(self, event_id: str, event_ms: int, fields: Mapping[str, Any]) -> bytes:
         """Pack what the view keeps of an event."""
-        value = fields.get(self.value_field or "", NULL_CODE)
+        value = NULL_CODE
+        if self.value_field is not None:
+            value = fields.get(self.value_field, NULL_CODE)
         codes = [code_of(fields.get(name)) for name in self.code_fields]
         return self._pack(event_ms, value, tag_of(event_id), EVENT, codes)
 
@@ -246,7 +277,7 @@ def read_ring(view: ComputedView, blob: bytes, now_ms: int, skip: int | None = N
         inside = events[times.searchsorted(first) : times.searchsorted(last, "right")]
         found = statistics_of(view, item, inside)
         if item.kind == "rate":
-            found.positives = _positives(labels, first, last, now_ms)
+            found.positives = positives(labels, first, last, now_ms)
         values.append(finish(item.kind, found, now_ms))
     return Reading(ring.event_ms, ring.offset, values)
 
@@ -279,7 +310,8 @@ def add_values(found: Statistics, numbers: Sequence[int]) -> None:
     found.last = numbers[-1]
 
 
-def _positives(labels: NDArray[np.void], first: int, last: int, now_ms: int) -> int:
+def positives(labels: NDArray[np.void], first: int, last: int, now_ms: int) -> int:
+    """Count the events in `[first, last]` that labels known by `now_ms` make positive."""
     times = labels["event_ms"]
     known = (times >= first) & (times <= last) & (times + labels["value"] <= now_ms)
     kinds = labels["kind"][known]
@@ -290,4 +322,6 @@ def _positives(labels: NDArray[np.void], first: int, last: int, now_ms: int) -> 
 
 def entity_key(values: Sequence[str]) -> str:
     """Join the values of the join keys, in the order of the keys' names, escaped."""
+    if len(values) == 1 and values[0].isalnum():
+        return values[0]
     return "|".join([value.replace("%", "%25").replace("|", "%7C") for value in values])

@@ -14,7 +14,7 @@ the ring: how many, their sum, their squares as `sq_hi * 2^32 + sq_lo`, the newe
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -213,11 +213,13 @@ def pack_ring(
     return header + PAST.pack(folded.n, folded.sum, *squares, folded.last_ms) + body
 
 
+@lru_cache(maxsize=8192)
 def tag_of(event_id: str) -> int:
     """Give the 8-byte tag under which an event is known in a ring."""
     return int.from_bytes(blake2b(event_id.encode(), digest_size=8).digest(), "little")
 
 
+@lru_cache(maxsize=65_536)
 def code_of(text: str | None) -> int:
     """Give the 31-bit code of a free text attribute, `NULL_CODE` for none."""
     if text is None:

@@ -1,9 +1,10 @@
 """Integer tiles with a raw head: the bytes of one hot entity, how events enter, how they are read.
 
 For entities whose events are too many to keep: a ladder of tile lengths (5 min for reaches up to
-1 h, 1 h up to 48 h, 1 d beyond), each with as many slots as the view's features need. Events of the
-newest ten minutes stay as they are (the head), so that the moment of a read is exact, one event can
-be left out, and those ahead of the clock do not count early. Pure, needs numpy.
+1 h, 1 h up to 48 h, 1 d beyond), each with as many slots as the view's features need. The newest
+events stay as they are (the head), so that the moment of a read is exact, one event can be left
+out, and those ahead of the clock do not count early. A head that grows long is sealed down to the
+newest ten minutes, 512 events at most. Pure, needs numpy.
 
 Little-endian: the header of `layout.py`, `head u32 | hll bytes u32`, the slots of each rung,
 registers of distinct counts (zlib; they are mostly zero), the head's records.
@@ -27,14 +28,17 @@ from libs.common.features.computed import (
     Aggregate,
     ComputedView,
     Reading,
+    Rung,
     Statistics,
     add_values,
     finish,
+    positives,
 )
 from libs.common.features.layout import HEADER, MAGIC, LayoutError
 from libs.common.features.windows import NULL_CODE
 
-HEAD_MS, HEAD_MAX = 600_000, 512
+# Sealing costs more than keeping; a head shorter than HEAD_LONG is left alone.
+HEAD_MS, HEAD_LONG, HEAD_MAX = 600_000, 128, 512
 _COUNTS = struct.Struct("<II")
 _SLOT = np.dtype(
     [
@@ -58,28 +62,6 @@ _NO_BUCKET = -1
 _LEAST, _MOST = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """Tiles of one length: how many slots, and the texts whose distinct ones they count."""
-
-    tile_ms: int
-    slots: int
-    fields: tuple[str, ...]
-
-
-def rungs_of(view: ComputedView) -> list[Rung]:
-    """Give the rungs that a view needs, shortest tiles first."""
-    reach: dict[int, int] = {}
-    fields: dict[int, list[str]] = {}
-    for item in view.aggregates:
-        reach[item.tile_ms] = max(reach.get(item.tile_ms, 0), item.reach_ms)
-        names = fields.setdefault(item.tile_ms, [])
-        if item.kind == "distinct" and item.field not in names:
-            names.append(str(item.field))
-    # One slot for the tile that the start falls into, one for now, one for a clock ahead.
-    return [Rung(tile, -(-reach[tile] // tile) + 3, tuple(fields[tile])) for tile in sorted(reach)]
-
-
 @dataclass(slots=True)
 class Tiles:
     """Decoded state of one entity.
@@ -88,7 +70,7 @@ class Tiles:
         generation: mark of the store that it was written for; another one starts anew.
         slots: per rung, shape (slots,).
         registers: per rung and text, shape (slots, 1024).
-        head: the newest events, ascending by (time, arrival).
+        head: the newest events and labels, ascending by (their event's time, arrival).
     """
 
     event_ms: int
@@ -102,7 +84,7 @@ class Tiles:
     @classmethod
     def empty(cls, view: ComputedView) -> "Tiles":
         """Give the state of an entity without events."""
-        rungs = rungs_of(view)
+        rungs = view.rungs
         slots = []
         for rung in rungs:
             fresh = np.zeros(rung.slots, _SLOT)
@@ -126,7 +108,7 @@ class Tiles:
         if magic != MAGIC or schema_id != view.schema_id:
             raise LayoutError(f"{view.name}: wrong magic or schema")
         head, packed = _COUNTS.unpack_from(blob, HEADER.size)
-        rungs = rungs_of(view)
+        rungs = view.rungs
         at = HEADER.size + _COUNTS.size
         slots = []
         sizes = sum(rung.slots for rung in rungs) * _SLOT.itemsize
@@ -154,19 +136,21 @@ class Tiles:
         """Take records in arrival order, whose last has this log offset."""
         self.offset = offset
         came = np.frombuffer(records, view.layout.dtype)
-        is_event = came["kind"] == EVENT
-        for label in came[~is_event]:
-            self._label(int(label["event_ms"]), int(label["kind"]))
-        came = came[is_event]
-        if not len(came):
-            return
-        self.event_ms = max(self.event_ms, int(came["event_ms"].max()))
-        head = np.concatenate([self.head, came])
-        head = head[np.argsort(head["event_ms"], kind="stable")]
-        sealed = int(np.searchsorted(head["event_ms"], self.event_ms - HEAD_MS, "right"))
-        sealed = max(sealed, len(head) - HEAD_MAX)
-        if sealed:
-            self._seal(view, head[:sealed])
+        times = came["event_ms"][came["kind"] == EVENT]
+        self.event_ms = max(self.event_ms, int(times.max(initial=0)))
+        head = np.frombuffer(self.head.tobytes() + came.tobytes(), view.layout.dtype)
+        times = head["event_ms"]
+        if len(head) > 1 and (times[1:] < times[:-1]).any():
+            head = head[np.argsort(times, kind="stable")]
+        sealed = 0
+        if len(head) > HEAD_LONG:
+            sealed = int(head["event_ms"].searchsorted(self.event_ms - HEAD_MS, "right"))
+            if len(head) > HEAD_MAX:
+                sealed = max(sealed, len(head) - HEAD_MAX + HEAD_LONG)
+            # Some at a time: opening a tile costs as much for one event as for many.
+            sealed = 0 if sealed < HEAD_LONG // 2 else sealed
+            if sealed:
+                self._seal(view, head[:sealed])
         self.head = head[sealed:]
 
     def _label(self, event_ms: int, kind: int) -> None:
@@ -191,7 +175,14 @@ class Tiles:
         return slot
 
     def _seal(self, view: ComputedView, records: NDArray[np.void]) -> None:
-        """Move events, ascending, from the head into their tiles."""
+        """Move events and labels, ascending, from the head into their tiles."""
+        is_event = records["kind"] == EVENT
+        if not is_event.all():
+            for label in records[~is_event]:
+                self._label(int(label["event_ms"]), int(label["kind"]))
+            records = records[is_event]
+            if not len(records):
+                return
         for rung, slots, registers in zip(self.rungs, self.slots, self.registers, strict=True):
             buckets = records["event_ms"] // rung.tile_ms
             starts = np.flatnonzero(np.r_[True, buckets[1:] != buckets[:-1]])
@@ -261,12 +252,18 @@ def read_tiles(view: ComputedView, blob: bytes, now_ms: int, skip: int | None = 
         LayoutError: these are no bytes of this view.
     """
     state = Tiles.decode(view, blob, is_writable=False)
-    head = state.head if skip is None else state.head[state.head["tag"] != skip]
+    is_event = state.head["kind"] == EVENT
+    labels = state.head[~is_event]
+    head = state.head[is_event] if len(labels) else state.head
+    if skip is not None:
+        head = head[head["tag"] != skip]
     numbers = [rung.tile_ms for rung in state.rungs]
     values = []
     for item in view.aggregates:
         place = numbers.index(item.tile_ms)
         found = _window(view, item, state, place, head, now_ms)
+        if item.kind == "rate" and len(labels):
+            found.positives += positives(labels, *item.bounds(now_ms, is_tiled=True), now_ms)
         values.append(finish(item.kind, found, now_ms))
     return Reading(state.event_ms, state.offset, values)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from libs.common.features.computed import ComputedView
 from libs.common.postgres import Postgres
 from services.features.adapters.definitions import Catalog, DefinitionStore
 from services.features.domain.computed import label_touch, touch_of
@@ -108,10 +109,11 @@ class PostgresEventLog:
             rows = await connection.fetch(_INSERT_NEW, tenant, catalog.count)
             inserted = {row[0] for row in rows}
             new = [event for event in by_id.values() if event.event_id in inserted]
+            views = catalog.written()
             touched = [
                 (touch, event.arrival_ms, event.event_id)
                 for event in new
-                for touch in (*event.touches, *computed_touches(event, catalog))
+                for touch in (*event.touches, *computed_touches(event, views))
             ]
             touched += await _label_touches(connection, tenant, new, catalog)
             await append_rows(connection, tenant, touched)
@@ -197,12 +199,12 @@ async def append_rows(connection: Any, tenant: str, touches: Sequence[Touched]) 
     await connection.execute(_MOVE_PARTITIONS, partitions, [following[p] for p in partitions])
 
 
-def computed_touches(event: Accepted, catalog: Catalog) -> list[Touch]:
+def computed_touches(event: Accepted, views: Sequence[ComputedView]) -> list[Touch]:
     """Give what an event writes for the tenant's computed views; nothing when it is late."""
     if event.is_late or event.pushed is not None:
         return []
     facts = (event.event_id, event.type, event.event_ms, event.body)
-    found = (touch_of(view, *facts) for view in catalog.written())
+    found = (touch_of(view, *facts) for view in views)
     return [touch for touch in found if touch is not None]
 
 

@@ -183,7 +183,9 @@ def touch_of(
     entity = entity_of(view, body["entities"])
     if entity is None:
         return None
-    fields = {**body["entities"], **body.get("values", {}), **body.get("attrs", {})}
+    fields: Mapping[str, Any] = {}
+    if view.value_field is not None or view.code_fields:
+        fields = {**body["entities"], **body.get("values", {}), **body.get("attrs", {})}
     return Touch(view.key, entity, view.record(event_id, event_ms, fields))
 
 

@@ -118,8 +118,8 @@ async def _online(running: Running, features: list[str], cards: list[str]) -> di
 
 
 @pytest.mark.parametrize("engine", ["ring", "tiles"])
-async def test_a_view_defined_after_its_events_serves_what_its_history_says(
-    start: Start, engine: str
+async def test_a_view_defined_after_its_events_serves_what_its_history_says_and_survives_a_flush(
+    start: Start, redis_url: str, engine: str
 ) -> None:
     events, more = payments(400, seed=5, days=20), payments(100, seed=6, days=2)
     document: dict[str, Any] = {**RISK, "engine": engine}
@@ -145,6 +145,11 @@ async def test_a_view_defined_after_its_events_serves_what_its_history_says(
         history: ComputedHistory = running.state["computed_history"]
         offline = await history.read(TENANT, view, cards, [now_ms] * len(cards))
         job = (await client.get(f"/features/backfills/view-{view.key}")).json()
+        redis = Redis.from_url(redis_url)
+        redis.flushall()
+        redis.close()
+        await running.applied()
+        assert await _online(running, features, cards) == online
     assert job["state"] == "done"
     assert job["done"] == len(events)
     for row, values in enumerate(offline):

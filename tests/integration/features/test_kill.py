@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from redis import Redis
 
-from tests.integration.features.worlds import actual_rings, expected_rings, payments
+from libs.common.features.shipped import MERCHANT_RISK, read
+from tests.integration.features.worlds import (
+    DAY_MS,
+    TENANT,
+    actual_rings,
+    expected_rings,
+    payments,
+)
 
 BATCH = 250
 
@@ -73,6 +81,33 @@ def _is_applied(url: str) -> bool:
     return bool(body.get("is_serving")) and body["lag_events"] == 0
 
 
+# Payments end today; a moment in the middle has a whole window of them behind it.
+MOMENT_MS = time.time_ns() // 1_000_000
+
+
+def _labelled(redis_url: str, events: list[dict[str, Any]]) -> dict[str, float]:
+    """Give each merchant's delayed count as its tiles hold it: no log row more, none less."""
+    client = Redis.from_url(redis_url)
+    found = {}
+    for merchant in {event["entities"]["merchant_id"] for event in events}:
+        blob = client.get(MERCHANT_RISK.redis_key(TENANT, merchant))
+        assert isinstance(blob, bytes)
+        names = [item.name for item in MERCHANT_RISK.aggregates]
+        values = read(MERCHANT_RISK, blob, MOMENT_MS).values
+        found[merchant] = values[names.index("labelled_count_30d")]
+    client.close()
+    return found
+
+
+def _expected_labelled(events: list[dict[str, Any]]) -> dict[str, float]:
+    counts: dict[str, float] = {}
+    start, end = ((MOMENT_MS - days * DAY_MS) // DAY_MS * DAY_MS for days in (37, 7))
+    for event in events:
+        merchant = event["entities"]["merchant_id"]
+        counts[merchant] = counts.get(merchant, 0.0) + (start <= event["event_ms"] < end)
+    return counts
+
+
 def test_after_a_kill_and_full_redelivery_every_event_counts_once(
     clean_postgres: str, redis_url: str, state_dir: Path
 ) -> None:
@@ -90,5 +125,6 @@ def test_after_a_kill_and_full_redelivery_every_event_counts_once(
         _deliver(url, events)
         _until(lambda: _is_applied(url))
         assert actual_rings(redis_url) == expected_rings(events)
+        assert _labelled(redis_url, events) == _expected_labelled(events)
         again = httpx2.post(f"{url}/features/backfills", json={"events": events[:100]}).json()
         assert (again["accepted"], again["duplicates"]) == (0, 100)

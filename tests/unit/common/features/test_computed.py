@@ -2,13 +2,14 @@
 
 import random
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.features import hll
+from libs.common.features import hll, tiles
 from libs.common.features.computed import Aggregate, ComputedView, read_ring
 from libs.common.features.layout import LayoutError, code_of, tag_of
 from libs.common.features.tiles import Tiles, read_tiles
@@ -67,14 +68,15 @@ def test_rings_give_what_brute_force_gives_at_any_moment(world: World) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(worlds("tiles"), st.integers(1, 30))
+@given(worlds("tiles"), st.integers(1, 30), st.sampled_from([0, 3, tiles.HEAD_LONG]))
 def test_tiles_give_what_brute_force_gives_with_starts_rounded_down(
-    world: World, step: int
+    world: World, step: int, head_long: int
 ) -> None:
-    for now_ms in world.moments:
-        for entity in ("a", "b"):
-            found = _tiles(world, log_of(world, entity, now_ms), now_ms, step)
-            _assert_same(found, brute_force(world, entity, now_ms))
+    with patch.object(tiles, "HEAD_LONG", head_long):
+        for now_ms in world.moments:
+            for entity in ("a", "b"):
+                found = _tiles(world, log_of(world, entity, now_ms), now_ms, step)
+                _assert_same(found, brute_force(world, entity, now_ms))
 
 
 @pytest.mark.parametrize("engine", ["ring", "tiles"])
