@@ -72,6 +72,7 @@ def create_app(settings: AuditSettings) -> ServiceApp:
             if settings.audit_anonymize
             else None,
         )
+        state.metrics.watch(checkpoints)
         platform.health.block("schema", "the schema is not migrated yet")
         async with running(sequencer):
             tasks = {

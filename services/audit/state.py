@@ -1,9 +1,10 @@
 """What routes find under `request.state.audit`."""
 
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from libs.common.postgres import Postgres
 from services.audit.adapters.anonymizer import Anonymizer
@@ -28,6 +29,23 @@ class AuditMetrics:
             ("status",),
             registry=registry,
         )
+        self._checkpoint_age = Gauge(
+            "gatehouse_audit_checkpoint_age_seconds",
+            "Seconds since a published checkpoint was last known to cover the whole log.",
+            registry=registry,
+        )
+        self._cosignature_age = Gauge(
+            "gatehouse_audit_cosignature_age_seconds",
+            "Seconds since the witness's cosignature was last known to cover the whole log; "
+            "0 without a witness.",
+            registry=registry,
+        )
+
+    def watch(self, checkpoints: Checkpointer) -> None:
+        """Show how far behind the log its checkpoints are."""
+        self._checkpoint_age.set_function(lambda: monotonic() - checkpoints.covered_at)
+        if checkpoints.witness:
+            self._cosignature_age.set_function(lambda: monotonic() - checkpoints.cosigned_at)
 
 
 @dataclass(frozen=True, slots=True)

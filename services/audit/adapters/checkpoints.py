@@ -7,6 +7,7 @@ again.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -49,6 +50,8 @@ class Checkpointer:
         self._on_fork = on_fork
         self.witness = witness
         self.is_forked = False
+        # Monotonic seconds at which the newest checkpoint, and its cosignature, covered all.
+        self.covered_at = self.cosigned_at = time.monotonic()
 
     async def run(self) -> None:
         """Publish every second until cancelled."""
@@ -67,9 +70,13 @@ class Checkpointer:
         Raises:
             VerificationError: the tree does not extend the last signed one.
         """
+        started = time.monotonic()
         state = await self._reader.state()
         last = await self.latest()
         if last is not None and last["size"] == state.size and last["root"] == state.root:
+            self.covered_at = started
+            if last["witnessed_at"] is not None:
+                self.cosigned_at = started
             return await self._witness_late(last)
         if last is not None:
             await self._prove(last, state)
@@ -84,6 +91,9 @@ class Checkpointer:
             cosigned or note,
             cosigned is not None,
         )
+        self.covered_at = started
+        if cosigned is not None:
+            self.cosigned_at = started
         return cosigned or note
 
     async def _witness_late(self, last: Any) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -142,9 +143,12 @@ async def test_checkpoints_are_cosigned_or_marked_and_witnessed_later(own_state,
         await until(lambda: _published(status, 1))
         open_span = (await status())["witness"]["unwitnessed"]
         assert open_span is not None
+        # The log's own signature keeps up, the witness's falls behind.
+        await until(lambda: _ages(client, lambda own, other: own < 2.5 < other))
 
         witness.start()
         await until(lambda: _is_witnessed(status))
+        await until(lambda: _ages(client, lambda own, other: max(own, other) < 2.5))
         assert (await status())["witness"]["unwitnessed"] is None
         both = Policy(
             VerifierKey.parse((await status())["verifier_key"]),
@@ -209,6 +213,17 @@ async def _published(status, size: int) -> bool:
 async def _is_witnessed(status, size: int = 0) -> bool:
     checkpoint = (await status())["checkpoint"]
     return checkpoint is not None and checkpoint["witnessed"] and checkpoint["size"] >= size
+
+
+async def _ages(client: ServiceClient, hold: Callable[[float, float], bool]) -> bool:
+    """Say whether the ages of checkpoint and cosignature, in seconds, are as wanted."""
+    lines = (await client.request("GET", "/metrics")).body.decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    own, other = (
+        float(values[f"gatehouse_audit_{name}_age_seconds"])
+        for name in ("checkpoint", "cosignature")
+    )
+    return hold(own, other)
 
 
 async def _is_forked(status) -> bool:
