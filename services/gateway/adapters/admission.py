@@ -100,6 +100,7 @@ class Admission:
             "ip", settings.ip_limit_requests, settings.ip_limit_window_s, settings.ip_limit_requests
         )
         self._route_policies: dict[str, Policy] = {}
+        self._shares: dict[str, Policy] = {}
         self._key_policies: dict[tuple[int, int, int], Policy] = {}
         self._outcomes: dict[tuple[str, str], Metric] = {}
 
@@ -261,15 +262,23 @@ class Admission:
         decision = await self._ip_limiter.take(bucket, policy) if self._ip_limiter else None
         layer = "ip" if decision else "ip_local"
         now = time.monotonic()
-        if decision is None:
-            share = policy.shared_by(self._settings.replicas)
-            decision = self._local.take(f"ip|{bucket}", share, now)
+        if decision is None or decision.allowed:
+            # Counted here in any case: a store that fails must not mean a fresh burst.
+            own = self._local.take(f"ip|{bucket}", self._share_of(policy), now)
+            decision = decision or own
         exchange.decisions.append(decision)
         if not decision.allowed:
             if policy is self._ip:
                 self._denied.deny(exchange.network, now + decision.retry_after_s)
             await self._refuse(exchange, layer, decision)
         self._count(layer, "allowed")
+
+    def _share_of(self, policy: Policy) -> Policy:
+        """Give this process's share of an address policy."""
+        share = self._shares.get(policy.name)
+        if share is None:
+            share = self._shares[policy.name] = policy.shared_by(self._settings.replicas)
+        return share
 
     async def _check_key(self, exchange: Exchange, credential: Credential) -> None:
         policy = self._key_policy(credential)

@@ -5,6 +5,8 @@ from typing import Any
 
 from libs.common.catalog.model import Route
 from libs.common.context import Caller
+from services.gateway.domain.examples import FORMS, REQUESTS, UNDESCRIBED, example_of
+from services.gateway.domain.named_model import ANY_MODEL
 
 _REF_PREFIX = "#/components/schemas/"
 _PROBLEM = {
@@ -60,6 +62,7 @@ def merge(
             **operation.get("responses", {"200": {"description": "Success"}}),
             "default": _PROBLEM,
         }
+        _exemplify(operation, (route.method.lower(), template), schemas)
         if "parameters" not in operation and "{" in template:
             operation["parameters"] = _path_parameters(template)
         paths.setdefault(template, {})[route.method.lower()] = operation
@@ -82,13 +85,20 @@ def merge(
 
 
 def only_for(document: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-    """Give the document without the operations that a caller may not call."""
+    """Give the document without the operations that a caller may not call.
+
+    A caller who holds scopes for single models keeps the routes that name a model.
+    """
+    holds_a_model = any(scope.startswith("predict:") for scope in caller.scopes)
+
     paths = {}
     for path, operations in document["paths"].items():
         kept = {
             method: operation
             for method, operation in operations.items()
-            if "x-scope" not in operation or caller.may(operation["x-scope"])
+            if "x-scope" not in operation
+            or caller.may(operation["x-scope"])
+            or (holds_a_model and operation["x-scope"] == ANY_MODEL and "{" in path)
         }
         if kept:
             paths[path] = kept
@@ -109,6 +119,27 @@ def _edge_of(service: str, route: Route, template: str) -> dict[str, Any]:
         edge["x-status"] = "planned"
         edge["summary"] = f"{route.summary} (planned: answers 501)"
     return edge
+
+
+def _exemplify(
+    operation: dict[str, Any], called: tuple[str, str], schemas: Mapping[str, Any]
+) -> None:
+    """Give the request body of an operation an example."""
+    form, bare = FORMS.get(called), UNDESCRIBED.get(called)
+    if form is not None and "requestBody" not in operation:
+        fields = {name: {"type": "string"} for name in form}
+        schema = {"type": "object", "properties": fields}
+        content = {"application/x-www-form-urlencoded": {"schema": schema, "example": form}}
+        operation["requestBody"] = {"content": content}
+    elif bare is not None and "requestBody" not in operation:
+        content = {"application/json": {"schema": {"type": "object"}, "example": bare}}
+        operation["requestBody"] = {"required": True, "content": content}
+    described = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if described is None or "example" in described or "examples" in described:
+        return
+    written = REQUESTS.get(called)
+    schema = described.get("schema", {})
+    described["example"] = example_of(schema, schemas) if written is None else written
 
 
 def _path_parameters(template: str) -> list[dict[str, Any]]:
