@@ -41,11 +41,20 @@ if blob then
   body = string.sub(blob, PREFIX + 1)
 end
 
+-- Records that come in order wait in a table: appending each to a long ring would copy it each time.
+local base, tail = #body / size, {}
+
+local function record_at(index)
+  if index >= base then return tail[index - base + 1] end
+  return string.sub(body, index * size + 1, (index + 1) * size)
+end
+
 local function time_at(index)
+  if index >= base then return (struct.unpack('<I8', tail[index - base + 1])) end
   return (struct.unpack('<I8', body, index * size + 1))
 end
 
-local count = #body / size
+local count = base
 local applied, duplicates, too_late = 0, 0, 0
 for start = 1, #incoming, size do
   local record = string.sub(incoming, start, start + size - 1)
@@ -60,7 +69,7 @@ for start = 1, #incoming, size do
       if other_ms < at_ms then break end
       if other_ms > at_ms then
         place = index
-      elseif string.sub(body, index * size + 17, index * size + 24) == tag then
+      elseif string.sub(record_at(index), 17, 24) == tag then
         is_known = true
         break
       end
@@ -69,7 +78,12 @@ for start = 1, #incoming, size do
     if is_known then
       duplicates = duplicates + 1
     else
-      body = string.sub(body, 1, place * size) .. record .. string.sub(body, place * size + 1)
+      if place >= base then
+        table.insert(tail, place - base + 1, record)
+      else
+        body = string.sub(body, 1, place * size) .. record .. string.sub(body, place * size + 1)
+        base = base + 1
+      end
       count = count + 1
       newest = math.max(newest, at_ms)
       applied = applied + 1
@@ -79,6 +93,9 @@ end
 if applied == 0 then
   return {0, duplicates, too_late}
 end
+
+body = body .. table.concat(tail)
+base = count
 
 -- Squares in 16-bit limbs: value = v2 * 2^32 + v1 * 2^16 + v0, every product below 2^53.
 local function add_square(value)
