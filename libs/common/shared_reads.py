@@ -15,8 +15,9 @@ Blobs = Mapping[str, bytes | None]
 JOINED_KEYS_MAX = 64
 # Keys of one joined MGET; more make the next one.
 GROUP_KEYS_MAX = 512
-# Joined MGETs under way at once.
+# MGETs under way at once; a second one departs only when the first keeps this many waiting.
 FLIGHTS_MAX = 2
+SECOND_FLIGHT_FROM = 16
 
 
 class _Group:
@@ -76,7 +77,11 @@ class SharedReads:
 
     def _depart(self) -> None:
         """Send waiting groups while there is room."""
-        while self._groups and self._flying + len(self._departing) < FLIGHTS_MAX:
+        while self._groups:
+            flights = self._flying + len(self._departing)
+            is_short = len(self._groups[0].waiting) < SECOND_FLIGHT_FROM
+            if flights >= FLIGHTS_MAX or (flights and is_short):
+                return
             task = asyncio.create_task(self._carry(self._groups.pop(0)))
             self._departing.add(task)
             task.add_done_callback(self._departing.discard)
