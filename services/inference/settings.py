@@ -196,8 +196,9 @@ class InferenceSettings(ServiceSettings):
     mlflow_alias: str = env(
         "MLFLOW_ALIAS",
         default="champion",
-        pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="Alias whose version is fetched, proven and promoted when it moves.",
+        pattern=r"^((version|stage):)?[A-Za-z0-9._-]{1,64}$",
+        description="Alias whose version is fetched, proven and promoted when it moves; version:5 "
+        "names one version, stage:Production the newest of a stage.",
     )
     mlflow_poll_s: float = env(
         "MLFLOW_POLL_S",

@@ -2,7 +2,8 @@
 
 Only plain HTTP: no MLflow client, no `pyfunc`, so nothing can be unpickled. A version's artefacts
 are the folder of a Gatehouse version; it is verified in a staging folder and renamed into place.
-API: /api/2.0/mlflow/registered-models/alias, model-versions/get-download-uri, mlflow-artifacts.
+API under /api/2.0/mlflow: registered-models/alias, registered-models/get-latest-versions,
+model-versions/get, model-versions/get-download-uri; and mlflow-artifacts.
 """
 
 import asyncio
@@ -33,11 +34,26 @@ class MlflowSource:
     async def alias_version(self, name: str, alias: str) -> str | None:
         """Give the registry's version that an alias names, None when it points nowhere.
 
+        Args:
+            name: registered model.
+            alias: `champion`, or `version:5` for one version, or `stage:Production` for the newest
+                of a stage (which MLflow keeps for old registries).
+
         Raises:
             UnavailableError: the server does not answer.
         """
-        path = f"/api/2.0/mlflow/registered-models/alias?name={quote(name)}&alias={quote(alias)}"
-        found = await self._json(path, missing_ok=True)
+        kind, _, value = alias.rpartition(":")
+        asked = f"name={quote(name)}"
+        if kind == "version":
+            path = f"model-versions/get?{asked}&version={quote(value)}"
+        elif kind == "stage":
+            path = f"registered-models/get-latest-versions?{asked}&stages={quote(value)}"
+        else:
+            path = f"registered-models/alias?{asked}&alias={quote(value)}"
+        found = await self._json(f"/api/2.0/mlflow/{path}", missing_ok=True)
+        if kind == "stage":
+            newest = (found or {}).get("model_versions", [])
+            return str(newest[0]["version"]) if newest else None
         return None if found is None else str(found["model_version"]["version"])
 
     async def fetch(self, name: str, version: str) -> Manifest:

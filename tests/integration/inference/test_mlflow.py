@@ -148,7 +148,21 @@ async def test_the_version_that_the_alias_names_is_fetched_and_served(
 
 async def test_an_alias_that_points_nowhere_is_none(tmp_path, tracking):
     source = MlflowSource(tracking, tmp_path)
-    assert await source.alias_version("nobody", "champion") is None
+    for alias in ("champion", "version:1", "stage:Production"):
+        assert await source.alias_version("nobody", alias) is None
+
+
+async def test_a_version_or_a_stage_may_be_named_instead(models, tmp_path, tracking):
+    source = MlflowSource(tracking, tmp_path)
+    trained = tmp_path / "fraud"
+    shutil.copytree(models / "fraud", trained)
+    version = log(copy_version(trained / "1", 8), tracking, "other")
+    assert await source.alias_version("fraud", f"version:{version}") == version
+    assert await source.alias_version("fraud", "version:999") is None
+    body = {"name": "fraud", "version": version, "stage": "Production"}
+    moved = httpx2.post(f"{tracking}/api/2.0/mlflow/model-versions/transition-stage", json=body)
+    assert moved.status_code == 200, moved.text
+    assert await source.alias_version("fraud", "stage:Production") == version
 
 
 async def test_a_registry_that_is_down_changes_nothing_and_is_followed_when_it_returns(
