@@ -217,12 +217,14 @@ async def test_a_merchants_delayed_fraud_rate_follows_labels_and_their_correctio
         blob = redis.get(key)
         redis.close()
         assert isinstance(blob, bytes)
+        # Before its labels came nothing was known to be fraud.
+        assert read_bytes(MERCHANT_RISK, blob, now_ms).values[-1] == 0.0
+        now_ms = time.time_ns() // 1_000_000
         reading = read_bytes(MERCHANT_RISK, blob, now_ms)
         found = dict(zip([a.name for a in MERCHANT_RISK.aggregates], reading.values, strict=True))
         assert found["labelled_count_7d"] == 4
         assert found["fraud_rate_7d"] == 0.5
         history: ComputedHistory = running.state["computed_history"]
-        now_ms = time.time_ns() // 1_000_000
         again = await history.read(TENANT, MERCHANT_RISK, ["shop"], [now_ms])
     assert [str(value) for value in again[0]] == [str(value) for value in reading.values]
 

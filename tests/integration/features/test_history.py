@@ -12,8 +12,8 @@ import pytest
 from redis import Redis
 
 from libs.common.events.registry import problems_of
-from libs.common.features.contract import FeatureRequest
-from libs.common.features.fraud import FRAUD_V1
+from libs.common.features.contract import FeatureRequest, FeatureService
+from libs.common.features.fraud import FRAUD_V1, FRAUD_V2
 from libs.common.features.layout import VIEWS
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.redis import create_redis
@@ -107,7 +107,9 @@ async def test_arrow_and_parquet_hold_the_same_rows_as_ndjson(start: Start) -> N
     assert table.to_pylist() == lines
 
 
-async def _serve(redis_url: str, events: list[dict[str, Any]], now_ms: int) -> list[dict[str, Any]]:
+async def _serve(
+    redis_url: str, events: list[dict[str, Any]], now_ms: int, service: FeatureService
+) -> list[dict[str, Any]]:
     """Read online as inference does, and give the samples it would post."""
     redis = create_redis(redis_url, timeout_s=1.0)
     requests = [
@@ -121,13 +123,13 @@ async def _serve(redis_url: str, events: list[dict[str, Any]], now_ms: int) -> l
         )
         for event in events
     ]
-    read = await OnlineFeatureReader(redis, timeout_s=1.0).read(FRAUD_V1, TENANT, requests)
+    read = await OnlineFeatureReader(redis, timeout_s=1.0).read(service, TENANT, requests)
     await redis.aclose()
     assert read.raw is not None
     return [
         {
             "sample_id": f"s{index}-{now_ms}",
-            "feature_service": "fraud_v1",
+            "feature_service": service.name,
             "entities": event["entities"],
             "as_of": _iso(now_ms),
             "values": {**event["values"], **event["attrs"]},
@@ -138,15 +140,21 @@ async def _serve(redis_url: str, events: list[dict[str, Any]], now_ms: int) -> l
     ]
 
 
+@pytest.mark.parametrize("service", [FRAUD_V1, FRAUD_V2], ids=lambda service: service.name)
 async def test_what_was_served_is_computed_again_and_late_events_are_skew(
-    start: Start, redis_url: str
+    start: Start, redis_url: str, service: FeatureService
 ) -> None:
     events = payments(500, seed=5, days=20)
-    now_ms = time.time_ns() // 1_000_000
+    for event in events[::3]:
+        event["attrs"]["device_id"] = "phone"
     async with start(parity_every_s=3600) as running:
         await _load(running, events)
+        for event in events[::5]:
+            body = {"transaction_id": event["event_id"], "label": "fraud"}
+            await running.client.post("/v1/feedback", json=body)
         await running.applied()
-        samples = await _serve(redis_url, events[:60], now_ms)
+        now_ms = time.time_ns() // 1_000_000
+        samples = await _serve(redis_url, events[:60], now_ms, service)
         wrong = {**samples[0], "sample_id": "wrong", "raw": [7.0, *samples[0]["raw"][1:]]}
         posted = {"samples": [*samples, wrong]}
         answer = await running.client.post("/features/samples", json=posted)
