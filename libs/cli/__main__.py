@@ -149,13 +149,13 @@ def _print_tables(decisions: list[Decision], records: dict[str, str], k: int) ->
 def _precision_table(decisions: list[Decision], k: int) -> Table:
     """Precision@k part by part; the truth is the replay's, no service is told it."""
     table = Table(
-        "until (UTC)", "payments", "fraud", f"precision@{k}", f"precision@{k} so far",
-        "best possible", "frauds not approved", title="Precision over time",
+        "until", "payments", "fraud", f"p@{k}", f"p@{k} so far", "best", "caught",
+        title=f"Precision of the {k} highest scores (UTC)",
     )  # fmt: skip
     for span in precision_over_time(decisions, k=k):
         moment = datetime.fromtimestamp(span.until_ms / 1000, UTC)
         table.add_row(
-            moment.strftime("%d %b %H:%M"),
+            moment.strftime("%H:%M"),
             str(span.payments),
             str(span.frauds),
             f"{span.precision:.2f}",
