@@ -29,7 +29,25 @@ def base_directory() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-class Classifier(nn.Module):
+class Trainable(nn.Module):
+    """A model over the encoder; `encoder` is a BERT-like network."""
+
+    encoder: Any
+
+    def fresh_parameters(self) -> list[nn.Parameter]:
+        """List the parameters that start from nothing and learn faster."""
+        raise NotImplementedError
+
+
+def load_encoder() -> Any:
+    """Load the encoder with its weights."""
+    directory = base_directory()
+    config = AutoConfig.from_pretrained(directory)
+    config._attn_implementation = "eager"
+    return AutoModel.from_pretrained(directory, config=config, add_pooling_layer=False)
+
+
+class Classifier(Trainable):
     """Mean-pooled encoder with several heads in one forward pass.
 
     Output: logits of shape (batch, sum of head sizes), heads in the order of `heads`.
@@ -37,15 +55,14 @@ class Classifier(nn.Module):
 
     def __init__(self, heads: Heads, dropout: float = 0.1) -> None:
         super().__init__()
-        directory = base_directory()
-        config = AutoConfig.from_pretrained(directory)
-        config._attn_implementation = "eager"
-        self.encoder: Any = AutoModel.from_pretrained(
-            directory, config=config, add_pooling_layer=False
-        )
+        self.encoder = load_encoder()
         self.heads = heads
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(config.hidden_size, sum(heads.values()))
+        self.output = nn.Linear(self.encoder.config.hidden_size, sum(heads.values()))
+
+    def fresh_parameters(self) -> list[nn.Parameter]:
+        """Give the output layer."""
+        return list(self.output.parameters())
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Give the logits."""
@@ -61,6 +78,40 @@ class Classifier(nn.Module):
             found[head] = slice(start, start + size)
             start += size
         return found
+
+
+class Tagger(Trainable):
+    """A label for each token; the shape of its word comes in as token type.
+
+    Output: logits of shape (batch, tokens, tags).
+    """
+
+    def __init__(self, tags: int, shapes: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder = load_encoder()
+        size = self.encoder.config.hidden_size
+        old = self.encoder.embeddings.token_type_embeddings.weight.data[0]
+        types = nn.Embedding(shapes, size)
+        with torch.no_grad():
+            types.weight.copy_(old + 0.02 * torch.randn(shapes, size))
+            types.weight[0] = old
+        self.encoder.embeddings.token_type_embeddings = types
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(size, tags)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """Give the logits."""
+        hidden = self.encoder(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+        ).last_hidden_state
+        return self.output(self.dropout(hidden))
+
+    def fresh_parameters(self) -> list[nn.Parameter]:
+        """Give the output layer and the embedding of shapes."""
+        types = self.encoder.embeddings.token_type_embeddings
+        return [*self.output.parameters(), *types.parameters()]
 
 
 def load_tokenizer(max_tokens: int) -> Tokenizer:

@@ -20,24 +20,31 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from libs.common.manifest import GoldenCase, Manifest, TensorSpec, describe_file
-from training.text.encoder import Classifier, Heads
+from training.text.encoder import Classifier, Heads, Tagger, Trainable
 from training.text.finetune import pad
 
 
-def to_onnx(model: Classifier, path: Path) -> None:
+def to_onnx(model: Trainable, path: Path) -> None:
     """Write the float32 graph with dynamic batch and length."""
-    tokens, mask = pad([[101, 7592, 102], [101, 2088, 2003, 102]])
+    inputs = dict(
+        zip(
+            ("input_ids", "attention_mask"),
+            pad([[101, 7592, 102], [101, 2088, 2003, 102]]),
+            strict=True,
+        )
+    )
+    is_tagger = isinstance(model, Tagger)
+    if is_tagger:
+        inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    axes = {name: {0: "batch", 1: "tokens"} for name in inputs}
+    axes["logits"] = {0: "batch", 1: "tokens"} if is_tagger else {0: "batch"}
     torch.onnx.export(
         model.eval().cpu(),
-        (tokens, mask),
+        tuple(inputs.values()),
         str(path),
-        input_names=["input_ids", "attention_mask"],
+        input_names=list(inputs),
         output_names=["logits"],
-        dynamic_axes={
-            "input_ids": {0: "batch", 1: "tokens"},
-            "attention_mask": {0: "batch", 1: "tokens"},
-            "logits": {0: "batch"},
-        },
+        dynamic_axes=axes,
         opset_version=17,
         dynamo=False,
     )

@@ -17,8 +17,9 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import nn
 
-from training.text.encoder import Classifier
+from training.text.encoder import Classifier, Trainable
 from training.text.sources import Row
 
 Loss = Callable[[torch.Tensor, Sequence[Row], dict[str, slice]], torch.Tensor]
@@ -33,6 +34,8 @@ class Plan:
             the learning rate from one encoder layer to the next lower one.
         warmup: share of the steps.
         max_tokens: longer texts are cut.
+        average: whether the result is a running mean of the weights.
+        train_words: whether the table of word pieces, half of all weights, learns too.
     """
 
     epochs: int = 3
@@ -44,6 +47,8 @@ class Plan:
     warmup: float = 0.1
     max_tokens: int = 128
     seed: int = 7
+    average: bool = False
+    train_words: bool = True
 
 
 def device() -> torch.device:
@@ -79,18 +84,22 @@ def batches(lengths: Sequence[int], size: int, rng: random.Random) -> list[list[
     return found
 
 
-def _groups(model: Classifier, plan: Plan) -> list[dict[str, object]]:
+def _groups(model: Trainable, plan: Plan) -> list[dict[str, object]]:
     layers = list(model.encoder.encoder.layer)
     groups: list[dict[str, object]] = [
-        {"params": list(model.output.parameters()), "lr": plan.head_rate}
+        {"params": list(model.fresh_parameters()), "lr": plan.head_rate}
     ]
     for depth, layer in enumerate(reversed(layers)):
         groups.append(
             {"params": list(layer.parameters()), "lr": plan.learning_rate * plan.decay**depth}
         )
+    fresh = {id(value) for value in model.fresh_parameters()}
+    embeddings = model.encoder.embeddings.parameters()
     groups.append(
         {
-            "params": list(model.encoder.embeddings.parameters()),
+            "params": [
+                value for value in embeddings if value.requires_grad and id(value) not in fresh
+            ],
             "lr": plan.learning_rate * plan.decay ** len(layers),
         }
     )
@@ -119,17 +128,55 @@ def train(
         resume: go on from the checkpoint.
         minutes_max: the schedule is shortened so that training ends in about this time.
     """
+    where = device()
+    ids = encode(tokenizer, [row.text for row in rows])
+    slices = model.slices()
+
+    def step_loss(chosen: Sequence[int]) -> torch.Tensor:
+        tokens, mask = pad([ids[index] for index in chosen])
+        logits = model(tokens.to(where), mask.to(where))
+        return loss(logits.float(), [rows[index] for index in chosen], slices)
+
+    fit(
+        model,
+        [len(row) for row in ids],
+        step_loss,
+        plan,
+        checkpoint,
+        resume=resume,
+        minutes_max=minutes_max,
+    )
+
+
+def fit(
+    model: Trainable,
+    lengths: Sequence[int],
+    step_loss: Callable[[Sequence[int]], torch.Tensor],
+    plan: Plan,
+    checkpoint: Path,
+    *,
+    resume: bool = False,
+    minutes_max: float | None = None,
+) -> None:
+    """Train any model with an encoder in place.
+
+    Args:
+        model: what is trained.
+        lengths: tokens of each row, for batches of similar length.
+        step_loss: runs the model on the rows of a batch and gives the scalar loss.
+        plan, checkpoint, resume, minutes_max: see `train`.
+    """
     torch.manual_seed(plan.seed)
     where = device()
     model.to(where).train()
-    ids = encode(tokenizer, [row.text for row in rows])
-    lengths = [len(row) for row in ids]
+    model.encoder.embeddings.word_embeddings.weight.requires_grad_(plan.train_words)
     rng = random.Random(plan.seed)
     schedule = [batch for _ in range(plan.epochs) for batch in batches(lengths, plan.batch, rng)]
-    optimizer = torch.optim.AdamW(_groups(model, plan), weight_decay=plan.weight_decay)
+    optimizer = torch.optim.AdamW(_groups(model, plan), weight_decay=plan.weight_decay, fused=True)
     base_rates = [float(group["lr"]) for group in optimizer.param_groups]
     start = _resume(model, checkpoint) if resume else 0
-    slices, began, saved = model.slices(), time.time(), time.time()
+    average = Average(model) if plan.average else None
+    began, saved = time.time(), time.time()
     running = math.nan
     columns = (
         TextColumn("{task.description}"),
@@ -150,16 +197,18 @@ def train(
             for group, base in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = base * min(1.0, rate)
             chosen = schedule[step]
-            tokens, mask = pad([ids[index] for index in chosen])
-            logits = model(tokens.to(where), mask.to(where))
-            value = loss(logits, [rows[index] for index in chosen], slices)
+            # bfloat16 products are several times as fast where the processor has them.
+            with torch.autocast(where.type, torch.bfloat16):
+                value = step_loss(chosen)
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if average is not None and done > 0.3 and step % 4 == 0:
+                average.update(model)
             running = value.item() if math.isnan(running) else 0.98 * running + 0.02 * value.item()
             bar.update(task, completed=step + 1, loss=running)
-            if step % 100 == 0:
+            if step % 50 == 0:
                 print(
                     f"step {step}/{len(schedule)} loss {running:.4f} "
                     f"{(time.time() - began) / 60:.1f} min",
@@ -168,18 +217,48 @@ def train(
             if time.time() - saved > 240:
                 _save(model, checkpoint, step + 1)
                 saved = time.time()
+    if average is not None:
+        average.copy_to(model)
     _save(model, checkpoint, len(schedule))
     model.eval()
 
 
-def _save(model: Classifier, checkpoint: Path, step: int) -> None:
+class Average:
+    """A running mean of the weights, which generalises better than the last ones."""
+
+    def __init__(self, model: nn.Module, decay: float = 0.97) -> None:
+        self._decay = decay
+        self._steps = 0
+        self._shadow = {
+            name: value.detach().clone()
+            for name, value in model.named_parameters()
+            if value.requires_grad
+        }
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step; the first ones count fully."""
+        self._steps += 1
+        keep = min(self._decay, self._steps / (self._steps + 10))
+        weights = dict(model.named_parameters())
+        for name, mean in self._shadow.items():
+            mean.lerp_(weights[name].detach(), 1 - keep)
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Put the mean into the model."""
+        if self._steps:
+            weights = dict(model.named_parameters())
+            for name, mean in self._shadow.items():
+                weights[name].data.copy_(mean)
+
+
+def _save(model: Trainable, checkpoint: Path, step: int) -> None:
     checkpoint.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     save_file(state, checkpoint / "model.safetensors")
     (checkpoint / "state.json").write_text(json.dumps({"step": step}))
 
 
-def _resume(model: Classifier, checkpoint: Path) -> int:
+def _resume(model: Trainable, checkpoint: Path) -> int:
     if not (checkpoint / "state.json").exists():
         return 0
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))

