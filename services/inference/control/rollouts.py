@@ -402,9 +402,10 @@ class RolloutControl:
         return written
 
     async def _drop(self, record: RolloutRecord) -> None:
-        """Unload a candidate that was taken back, unless somebody wants it to stand by."""
+        """Unload a candidate that was taken back, unless it stands by or an ensemble has it."""
         wish = self._models.records.get(record.model)
-        if wish is None or record.candidate not in wish.standby:
+        is_held = self._models.repository.is_held((record.model, record.candidate))
+        if not is_held and (wish is None or record.candidate not in wish.standby):
             await asyncio.to_thread(
                 self._models.repository.unload, record.model, record.candidate, "taken back"
             )
