@@ -1,7 +1,8 @@
 """Keeps the serving plug-in versions as the database has them, in every process."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from libs.common.errors import ConflictError, NotFoundError, ServiceError, UnavailableError
@@ -12,11 +13,14 @@ from libs.common.postgres import Postgres
 from libs.common.rollouts import Decision, Plan
 from services.guardrails.adapters.plugins import PluginRegistry, Served
 from services.guardrails.adapters.rule_sets import PostgresRuleSets, RuleSetVersion
+from services.guardrails.adapters.trial_store import PostgresTrials, StoredTrial
 from services.guardrails.domain.ports import Validator
 from services.guardrails.domain.trial import Trial
 
 log = get_logger()
 _SYNC_EVERY_S = 5.0
+# While a trial runs its sums are exchanged this often.
+_EXCHANGE_EVERY_S = 1.0
 
 
 class PluginService:
@@ -35,7 +39,9 @@ class PluginService:
         self.registry = registry
         self._postgres = postgres
         self._rule_sets = PostgresRuleSets(postgres) if postgres is not None else None
+        self._trials = PostgresTrials(postgres) if postgres is not None else None
         self._events = events
+        self._wake = asyncio.Event()
         self._telling: set[asyncio.Task[None]] = set()
         self._refused: set[tuple[str, str]] = set()
 
@@ -96,7 +102,11 @@ class PluginService:
         """Bring this process to what the database says, now and every few seconds."""
         while True:
             await self.synchronize()
-            await asyncio.sleep(_SYNC_EVERY_S)
+            self._wake.clear()
+            pause_s = _EXCHANGE_EVERY_S if self.registry.trials() else _SYNC_EVERY_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
 
     async def synchronize(self) -> None:
         """Activate what is remembered and does not serve here; one that fails is tried once."""
@@ -121,21 +131,84 @@ class PluginService:
             except ServiceError as error:
                 self._refused.add(wanted)
                 log.error("plug-in not started", validator=row["name"], code=error.problem_code)
+        await self._synchronize_trials({row["name"]: row["version"] for row in rows})
+
+    async def _synchronize_trials(self, serving: Mapping[str, str]) -> None:
+        """Exchange sums with the other processes; join trials they started, end those they ended.
+
+        Args:
+            serving: the version of each plug-in that the database says serves.
+        """
+        assert self._trials is not None  # as `synchronize` checked
+        try:
+            for name, trial in self.registry.trials().items():
+                await self._exchange(trial, serving.get(name))
+            for stored in await self._trials.running():
+                await self._join(stored)
+        except UnavailableError:
+            return
+
+    async def _exchange(self, trial: Trial, serves: str | None) -> None:
+        assert self._trials is not None  # as above
+        increments = trial.take()
+        try:
+            found = await self._trials.exchange(trial.id, increments, trial.stage)
+        except UnavailableError:
+            trial.give_back(increments)
+            raise
+        if found is None:
+            # Another process ended it, and recorded that; the database says how.
+            is_promoted = trial.candidate.version.partition("+")[0] == serves
+            self.registry.finish(trial.name, promote=is_promoted)
+            return
+        trial.absorb(found.counts or {}, stage=found.stage, elapsed_s=found.elapsed_s)
+
+    async def _join(self, stored: StoredTrial) -> None:
+        wanted = (stored.name, stored.candidate)
+        if stored.name in self.registry.trials() or wanted in self._refused:
+            return
+        try:
+            trial = await self.registry.try_out(*wanted, self._maker(stored.id, stored.plan))
+        except NotFoundError:
+            return  # the serving version is not here yet
+        except ServiceError as error:
+            self._refused.add(wanted)
+            log.error("trial not joined", validator=stored.name, code=error.problem_code)
+            return
+        trial.absorb(stored.counts or {}, stage=stored.stage, elapsed_s=stored.elapsed_s)
 
     async def try_out(self, name: str, version: str, plan: Plan) -> Trial:
         """Start a trial; its end is recorded whoever ends it.
 
         Raises:
-            ServiceError: as `PluginRegistry.try_out`.
+            ServiceError: as `PluginRegistry.try_out`, or the database is down; nothing changed.
         """
         trial_id = uuid7()
+        trial = await self.registry.try_out(name, version, self._maker(trial_id, plan))
+        try:
+            is_new = await self._remember_trial(StoredTrial(name, trial_id, plan, version))
+        except ServiceError:
+            self.registry.finish(name, promote=False)
+            raise
+        if not is_new:
+            self.registry.finish(name, promote=False)
+            raise ConflictError("A version of this plug-in is on trial.", hint="End it first.")
+        self._wake.set()
+        self._tell(_changed(trial, "started", {}))
+        return trial
 
+    def _maker(self, trial_id: str, plan: Plan) -> Callable[[Validator, Validator], Trial]:
         def make(stable: Validator, candidate: Validator) -> Trial:
             return Trial(trial_id, plan, stable, candidate, on_verdict=self._decided)
 
-        trial = await self.registry.try_out(name, version, make)
-        self._tell(_changed(trial, "started", {}))
-        return trial
+        return make
+
+    async def _remember_trial(self, stored: StoredTrial) -> bool:
+        return self._trials is None or await self._trials.add(stored)
+
+    async def _forget_trial(self, trial: Trial) -> bool:
+        """Say whether this process is the one that ends the trial, and thus records it."""
+        return self._trials is None or await self._trials.remove(trial.id)
 
     async def finish(self, name: str, *, promote: bool, by: str) -> Trial:
         """End a trial by hand.
@@ -149,27 +222,38 @@ class PluginService:
             raise NotFoundError("No trial of this plug-in runs.")
         if promote:
             await self._remember(name, trial.candidate.version.partition("+")[0])
+        is_ours = await self._forget_trial(trial)
         self.registry.finish(name, promote=promote)
-        self._tell(_changed(trial, "promoted" if promote else "rolled_back", {"by": by}))
+        if is_ours:
+            self._tell(_changed(trial, "promoted" if promote else "rolled_back", {"by": by}))
         return trial
 
     def _decided(self, trial: Trial, decision: Decision) -> None:
         """Act on the judge's verdict; routing has changed already."""
         evidence = {signal.value: round(value, 3) for signal, value in decision.evidence.items()}
         reason = decision.signal.value if decision.signal else None
-        fields = {"evidence": evidence, "reason": reason}
-        self._tell(_changed(trial, decision.verdict.value, fields))
+        event = _changed(trial, decision.verdict.value, {"evidence": evidence, "reason": reason})
+        if not trial.ended:
+            self._tell(event)
+            return
         if trial.ended == "rolled_back":
             self.registry.finish(trial.name, promote=False)
-        elif trial.ended == "promoted":
-            self._run(self._promote(trial))
+        self._run(self._end(trial, event))
 
-    async def _promote(self, trial: Trial) -> None:
+    async def _end(self, trial: Trial, event: Event) -> None:
+        """Record the end that the judge decided on; one process does, the others find it done."""
         try:
-            await self._remember(trial.name, trial.candidate.version.partition("+")[0])
+            if trial.ended == "promoted":
+                await self._remember(trial.name, trial.candidate.version.partition("+")[0])
+            is_ours = await self._forget_trial(trial)
         except ServiceError as error:
-            log.error("promotion not remembered", validator=trial.name, code=error.problem_code)
-        self.registry.finish(trial.name, promote=True)
+            # The row stays: another process, or this one after a restart, judges the same sums.
+            log.error("end of a trial not kept", validator=trial.name, code=error.problem_code)
+            is_ours = True
+        if trial.ended == "promoted":
+            self.registry.finish(trial.name, promote=True)
+        if is_ours:
+            await self._events.emit(event)
 
     async def _remember(self, name: str, version: str) -> None:
         if self._postgres is not None:
@@ -187,6 +271,15 @@ class PluginService:
         task = asyncio.ensure_future(work)
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+
+    async def close(self) -> None:
+        """Deliver the sums of trials, finish what is being recorded, stop every version."""
+        if self._trials is not None:
+            with suppress(UnavailableError):
+                for trial in self.registry.trials().values():
+                    await self._trials.exchange(trial.id, trial.take(), trial.stage)
+        await asyncio.gather(*self._telling, return_exceptions=True)
+        await self.registry.close()
 
     def disabled(self, name: str, version: str) -> None:
         """Record that a version crashed too often."""

@@ -88,7 +88,7 @@ async def running(settings: GuardrailsSettings, platform: Platform) -> AsyncIter
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-            await plugins.registry.close()
+            await plugins.close()
 
 
 def _validators(

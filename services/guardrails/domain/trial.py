@@ -10,6 +10,7 @@ once; a rollback routes every further text to stable before anybody else is told
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -85,6 +86,7 @@ class Trial:
         self._on_verdict = on_verdict
         self._began = now()
         self._recorder = Recorder(plan)
+        self._unsent: Counter[str] = Counter()
         self._after: set[asyncio.Task[None]] = set()
         self._seen = 0
 
@@ -121,6 +123,39 @@ class Trial:
                     found[index] = detection
         self._judge()
         return found
+
+    def take(self) -> dict[str, int]:
+        """Give what was counted since the last call, for the sums over all processes."""
+        drained = self._recorder.drain()
+        self.counts.add(drained)
+        self._unsent.update(drained)
+        unsent, self._unsent = self._unsent, Counter()
+        return dict(unsent)
+
+    def give_back(self, increments: Mapping[str, int]) -> None:
+        """Take increments back that could not be delivered."""
+        self._unsent.update(increments)
+
+    def absorb(self, counts: Mapping[str, int], *, stage: int, elapsed_s: float) -> None:
+        """Go on from the sums over all processes, and judge them.
+
+        Args:
+            counts: in wire form; what this process has taken is among them.
+            stage: the step that the furthest process is in.
+            elapsed_s: seconds since that step began.
+        """
+        self.counts = Counts.of(counts)
+        self.counts.add(self._unsent)
+        self.stage = max(self.stage, stage)
+        self._began = self._now() - elapsed_s
+        self._recorder.enter(self.stage, self.counts.current(self.stage))
+        self._judge()
+
+    def label(self, tenant: str, text: str, *, wrong: bool) -> None:
+        """Count what somebody says about the answer to a text, for the arm that gave it."""
+        arm, key = self._route(tenant, text)
+        if not self.ended:
+            self._recorder.label(arm, key, wrong=wrong)
 
     def end(self, how: str) -> None:
         """Route everything to stable; how: `rolled_back`, `promoted` or `ended`."""
@@ -236,7 +271,9 @@ class Trial:
     def _judge(self) -> None:
         if self.ended:
             return
-        self.counts.add(self._recorder.drain())
+        drained = self._recorder.drain()
+        self.counts.add(drained)
+        self._unsent.update(drained)
         decision = decide(
             self.plan, stage=self.stage, counts=self.counts, elapsed_s=self._now() - self._began
         )

@@ -299,7 +299,9 @@ async def test_a_trial_over_http_is_taken_back_by_itself_and_recorded(root, sett
             assert {item["action"] for item in reply.json()["results"]} == {"block"}
         (item, _) = (await client.get("/v1/guardrails/plugins")).json()["items"]
         assert (item["version"], item["status"]) == ("1.0.0", "serving")
-        ends = [e.data for e in recorder.events if e.type == "rollout.changed"]
+        while len(ends := [e.data for e in recorder.events if e.type == "rollout.changed"]) < 2:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
         assert [end["what"] for end in ends] == ["started", "rollback"]
         assert ends[1]["reason"] in {"disagreement", "latency"}  # a crowded machine is slow too
         await client.post(f"{base}/trial", json={**plan, "mode": "canary"})
@@ -307,3 +309,54 @@ async def test_a_trial_over_http_is_taken_back_by_itself_and_recorded(root, sett
         assert ended.json()["status"] == "promoted"
         items = (await client.get("/v1/guardrails/plugins")).json()["items"]
         assert [item["status"] for item in items] == ["available", "serving"]
+
+
+async def test_a_trial_is_one_across_processes_and_goes_on_after_a_restart(
+    root, settings, recorder
+):
+    install(root, "1.0.0")
+    install(root, "2.0.0", code=NORMAL.replace('"bad" in t', '"bad" in t and len(t) < 9'))
+    changed = settings.model_copy(update={"plugins_path": root, "cache_default_ttl_s": 0})
+    body = {"id": "own", "draft": {"validators": [{"name": "shout", "action": "block"}]}}
+    base = "/v1/guardrails/plugins/shout"
+    plan = {"version": "2.0.0", "mode": "shadow", "stages": [{"weight": 1.0}]}
+
+    async def seen(client, status: int, at_least: int = 0) -> dict[str, Any]:
+        deadline = time.monotonic() + 15
+        while True:
+            reply = await client.get(f"{base}/trial")
+            counts = reply.json().get("counts", {}) if reply.status_code == 200 else {}
+            pairs = sum(value for key, value in counts.items() if key.endswith("/pair"))
+            if reply.status_code == status and pairs >= at_least:
+                return reply.json()
+            assert time.monotonic() < deadline, reply.json().get("counts")
+            await asyncio.sleep(0.1)
+
+    async with serving(changed, recorder) as one:
+        await one.post(f"{base}/activate", json={"version": "1.0.0"})
+        await one.post("/v1/guardrails/policies", json=body)
+        await one.post("/v1/guardrails/policies/own/publish")
+        started = (await one.post(f"{base}/trial", json=plan)).json()
+        # Both agree about short texts: evidence gathers, nothing is taken back.
+        texts = [f"bad {index}" for index in range(20)]
+        ask = {"texts": texts, "policy": "own"}
+        reply = await one.post("/v1/guardrails/validate/batch", json=ask)
+        assert {item["action"] for item in reply.json()["results"]} == {"block"}
+        await seen(one, 200, 20)
+    async with serving(changed, recorder) as two, serving(changed, recorder) as three:
+        for client in (two, three):
+            found = await seen(client, 200, 20)
+            assert (found["id"], found["status"]) == (started["id"], "running")
+        # A second trial anywhere is refused; differences seen by one process end it in both.
+        assert (await three.post(f"{base}/trial", json=plan)).status_code == 409
+        number = 0
+        while (await two.get(f"{base}/trial")).status_code == 200:
+            texts = [f"this text is bad {number} {index}" for index in range(20)]
+            number += 1
+            await two.post("/v1/guardrails/validate/batch", json={"texts": texts, "policy": "own"})
+            assert number < 200
+        await seen(three, 404)
+        items = (await three.get("/v1/guardrails/plugins")).json()["items"]
+        assert [item["status"] for item in items] == ["serving", "available"]
+    ends = [e.data["what"] for e in recorder.events if e.type == "rollout.changed"]
+    assert ends == ["started", "rollback"]
