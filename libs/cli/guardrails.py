@@ -8,7 +8,7 @@ as they are.
 import asyncio
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +26,9 @@ from libs.cli.evasion import DISGUISES
 from libs.cli.quality import Marked, Measure
 
 app = typer.Typer(no_args_is_help=True, help="Guardrails: quality on labelled data.")
+# One call: so many texts, and so many characters that models judge them within a policy's budget.
 _BATCH = 100
+_BATCH_CHARS = 6_000
 _TEXT_CHARS_MAX = 100_000
 
 
@@ -130,6 +132,18 @@ def _row(item: dict[str, Any], with_spans: bool) -> Row:
     return Row(text, bool(marked), marked)
 
 
+def batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Cut into calls, in order; a text longer than a call's share goes alone."""
+    part: list[str] = []
+    for text in texts:
+        if part and (len(part) == _BATCH or sum(map(len, part)) + len(text) > _BATCH_CHARS):
+            yield part
+            part = []
+        part.append(text)
+    if part:
+        yield part
+
+
 async def ask(
     session: aiohttp.ClientSession, texts: Sequence[str], validator: str, policy: str
 ) -> list[Found]:
@@ -139,9 +153,9 @@ async def ask(
         ServiceRefusedError: an answer other than 200.
     """
     found: list[Found] = []
-    for begin in range(0, len(texts), _BATCH):
+    for part in batches(texts):
         body = {
-            "texts": texts[begin : begin + _BATCH],
+            "texts": part,
             "policy": policy,
             "validators": [validator],
             "cache_ttl": 0,
