@@ -9,6 +9,7 @@ from libs.common.events.envelope import EventEmitter
 from libs.common.platform import Platform
 from services.guardrails import (
     bedrock_routes,
+    feedback_routes,
     moderation_routes,
     plugin_routes,
     policy_routes,
@@ -42,6 +43,7 @@ def create_app(settings: GuardrailsSettings, *, events: EventEmitter | None = No
         routers=[
             routes.plain,
             routes.router,
+            feedback_routes.router,
             policy_routes.router,
             plugin_routes.router,
             ruleset_routes.router,

@@ -53,6 +53,12 @@ class GuardMetrics:
             ("kind",),
             registry=registry,
         )
+        self._labels = Counter(
+            "gatehouse_guardrails_labels_total",
+            "Labels that came back for verdicts; accuracy is the share with expected equal said.",
+            ("validator", "expected", "said"),
+            registry=registry,
+        )
         self._plugins = Counter(
             "gatehouse_guardrails_plugin_failures_total",
             "Calls of plug-ins that failed, by reason.",
@@ -99,6 +105,10 @@ class GuardMetrics:
         self._decisions.labels(decision.action.value, decision.status.value).inc()
         for kind in {_KINDS[v.name] for v in decision.verdicts if v.labels and v.name in _KINDS}:
             self._flagged.labels(kind).inc()
+
+    def label(self, validator: str, *, expected: bool, said: bool) -> None:
+        """Count one label for a verdict of a validator."""
+        self._labels.labels(validator, str(expected).lower(), str(said).lower()).inc()
 
     def plugin_failure(self, validator: str, reason: str) -> None:
         """Count a failed call of a plug-in."""

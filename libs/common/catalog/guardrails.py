@@ -30,6 +30,13 @@ GUARDRAILS = Service(
         ),
         Route("GET", "/v1/guardrails/health", "guardrails:read", "Models, cache, memory, CPU"),
         Route(
+            "POST",
+            "/v1/guardrails/feedback",
+            "guardrails:check",
+            "Say what validators should have found",
+            body_bytes_max=2 * MIB,
+        ),
+        Route(
             "DELETE",
             "/v1/guardrails/cache",
             "guardrails:admin",

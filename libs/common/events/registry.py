@@ -78,6 +78,7 @@ _ROWS = (
         "policy version action validators cached latency_ms length coverage status digest "
         "batch_id index",
     ),
+    _row("verdict.labelled", "standard", "guardrails", "policy version validators digest"),
     _row(
         "label.received",
         "standard",
@@ -96,7 +97,8 @@ _ROWS = (
         "model.drift",
         "sampled",
         "inference",
-        "model version release rows score_psi input_psi",
+        "model version release rows rows_compared reference_rows score_psi score_ks "
+        "inputs_compared input_psi input_ks input_known",
     ),
     _row(
         "policy.changed",
