@@ -1,15 +1,16 @@
 """The Presidio endpoints under /presidio, with Presidio's own shapes of answers and errors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.errors import InvalidInputError
 from services.guardrails.domain import presidio
 from services.guardrails.domain.document import Document
+from services.guardrails.domain.entities import LABELS
 from services.guardrails.domain.patterns import Pattern, PatternError
 from services.guardrails.domain.pii import Analyzer, PiiParams, default_analyzer, recognizers
 from services.guardrails.domain.recognizer import Hit, Recognizer
@@ -22,6 +23,10 @@ AD_HOC_MAX = 50
 # Python's re flags, as Presidio sends them; DOTALL, MULTILINE and IGNORECASE by default.
 _FLAGS = {2: "i", 8: "m", 16: "s"}
 REGEX_FLAGS_DEFAULT = 26
+
+
+# What explains a finding of the entity model; it has no expression of its own.
+MODEL = Recognizer("entities", "PERSON", Pattern(r"\z"), 0.0)
 
 
 class _Strict(BaseModel):
@@ -89,8 +94,12 @@ class DeanonymizeRequest(_Strict):
 
 
 @router.post("/analyze", summary="Find entities")
-async def analyze(body: AnalyzeRequest, request: Request) -> Any:
-    """Give the findings of one text, or a list of them for a list of texts."""
+async def analyze(body: AnalyzeRequest, request: Request, response: Response) -> Any:
+    """Give the findings of one text, or a list of them for a list of texts.
+
+    Names come from the entity model; while it does not answer the rules answer alone, and the
+    header `x-guardrails-status` says `partial`.
+    """
     if body.language != "en":
         raise InvalidInputError.field("/language", "only en is supported")
     texts = [body.text] if isinstance(body.text, str) else body.text
@@ -101,7 +110,15 @@ async def analyze(body: AnalyzeRequest, request: Request) -> Any:
     analyzer = _analyzer(body)
     allowed = _allow_list(body)
     work = request.state.offload
-    results = [await work(_analyze, text, body, analyzer, allowed) for text in texts]
+    named: list[Sequence[Span]] = [()] * len(texts)
+    if body.entities is None or not LABELS.keys().isdisjoint(map(str.lower, body.entities)):
+        found = await request.state.names([Document(text) for text in texts])
+        response.headers["x-guardrails-status"] = "partial" if found is None else "success"
+        named = found or named
+    results = [
+        await work(_analyze, text, body, analyzer, allowed, spans)
+        for text, spans in zip(texts, named, strict=True)
+    ]
     return results[0] if isinstance(body.text, str) else results
 
 
@@ -156,12 +173,23 @@ def _allow_list(body: AnalyzeRequest) -> Any:
     return lambda text: any(pattern.search(text) for pattern in patterns)
 
 
-def _analyze(text: str, body: AnalyzeRequest, analyzer: Analyzer, allowed: Any) -> list[Any]:
-    entities = {recognizer.entity for recognizer in analyzer.recognizers}
-    params = PiiParams(entities=frozenset(body.entities or entities), context=tuple(body.context))
+def _analyze(
+    text: str, body: AnalyzeRequest, analyzer: Analyzer, allowed: Any, named: Sequence[Span]
+) -> list[Any]:
+    """Analyze one text.
+
+    Args:
+        named: what the entity model found; the lists of names then say nothing.
+    """
+    entities = frozenset(body.entities or {r.entity for r in analyzer.recognizers})
+    of_rules = entities - set(LABELS.values()) if named else entities
+    params = PiiParams(entities=of_rules, context=tuple(body.context))
     hits = [
         hit
-        for hit in analyzer.hits(Document(text).original, params)
+        for hit in [
+            *analyzer.hits(Document(text).original, params),
+            *(Hit(span, MODEL, span.score, None, None) for span in named if span.label in entities),
+        ]
         if hit.span.score > 0
         and hit.span.score >= body.score_threshold
         and not allowed(text[hit.span.start : hit.span.end])

@@ -1,7 +1,7 @@
 """Builds what the routes of guardrails need, from settings and the platform, and closes it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypedDict
@@ -23,6 +23,7 @@ from services.guardrails.adapters.redis_cache import NoCache, RedisVerdictCache
 from services.guardrails.adapters.secret_file import SECRET_BYTES, load_or_make
 from services.guardrails.adapters.v2_model import V2Model
 from services.guardrails.checker import Checker
+from services.guardrails.domain.document import Document
 from services.guardrails.domain.guard import Guard
 from services.guardrails.domain.language import LanguageValidator, TopicsValidator
 from services.guardrails.domain.lexical import (
@@ -35,6 +36,7 @@ from services.guardrails.domain.lexical import (
 from services.guardrails.domain.pii import PiiValidator
 from services.guardrails.domain.ports import Validator, VerdictCache
 from services.guardrails.domain.secrets import SecretsValidator
+from services.guardrails.domain.verdict import Span
 from services.guardrails.metrics import GuardMetrics
 from services.guardrails.plugin_service import PluginService
 from services.guardrails.settings import GuardrailsSettings
@@ -51,7 +53,7 @@ class State(TypedDict):
     metrics: GuardMetrics
     cache: VerdictCache
     models: tuple[V2Model, ...]
-    entities: EntityModel
+    names: Callable[[Sequence[Document]], Awaitable[list[list[Span]] | None]]
     usage: Usage
     plugins: PluginService
     offload: Callable[..., Awaitable[Any]]
@@ -67,7 +69,8 @@ async def running(settings: GuardrailsSettings, platform: Platform) -> AsyncIter
     with ThreadPoolExecutor(settings.pattern_threads, "patterns") as pool:
         model = GuardModel(settings.guard_model, platform.client("inference"))
         entities = EntityModel(settings.entity_model, platform.client("inference"))
-        validators = _validators(pool, model, entities)
+        pii = PiiWithNames(LocalValidator(PiiValidator(), pool), entities)
+        validators = _validators(pool, model, pii)
         guard = _guard(settings, platform, metrics, cache, validators)
         plugins = _plugins(settings, platform, metrics, guard, pool)
         following = asyncio.create_task(plugins.follow())
@@ -77,7 +80,7 @@ async def running(settings: GuardrailsSettings, platform: Platform) -> AsyncIter
                 metrics=metrics,
                 cache=cache,
                 models=(model, entities),
-                entities=entities,
+                names=pii.names,
                 usage=Usage(
                     memory_bytes_max=settings.memory_warn_mib << 20,
                     cpu_share_max=settings.cpu_warn_cores,
@@ -91,9 +94,7 @@ async def running(settings: GuardrailsSettings, platform: Platform) -> AsyncIter
             await plugins.close()
 
 
-def _validators(
-    pool: ThreadPoolExecutor, model: GuardModel, entities: EntityModel
-) -> list[Validator]:
+def _validators(pool: ThreadPoolExecutor, model: GuardModel, pii: PiiWithNames) -> list[Validator]:
     detectors: tuple[Detector, ...] = (
         SecretsValidator(),
         malicious_validator(),
@@ -105,7 +106,7 @@ def _validators(
     )
     return [
         *(LocalValidator(detector, pool) for detector in detectors),
-        PiiWithNames(LocalValidator(PiiValidator(), pool), entities),
+        pii,
         InjectionValidator(LocalValidator(injection_validator(), pool), model),
         ToxicityValidator(model, TOXICITY_LABELS),
     ]

@@ -127,6 +127,14 @@ class PiiWithNames:
     async def _nothing(self, documents: Sequence[Document]) -> list[Detection]:
         return [Detection()] * len(documents)
 
+    async def names(self, documents: Sequence[Document]) -> list[list[Span]] | None:
+        """Give the model's spans above its own thresholds; None when it does not answer well."""
+        found = await self._named(documents)
+        if found is None:
+            return None
+        limits = self._model.thresholds
+        return [[s for s in spans if s.score >= limits.get(s.rule, 0.0)] for spans in found]
+
     async def _named(self, documents: Sequence[Document]) -> list[list[Span]] | None:
         """Give the model's spans in original offsets; None when it does not answer well."""
         views = [document.plain_views[-1] for document in documents]

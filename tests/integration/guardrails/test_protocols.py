@@ -158,6 +158,15 @@ async def test_presidio_encrypt_and_decrypt_are_inverse_and_a_wrong_key_is_refus
     assert (await client.post("/presidio/deanonymize", json=body)).status_code == 422
 
 
+async def test_presidio_names_come_from_lists_and_say_so_while_the_model_is_away(client):
+    body = {"text": "by Alice Brown today", "language": "en", "entities": ["PERSON"]}
+    reply = await client.post("/presidio/analyze", json=body)
+    assert reply.headers["x-guardrails-status"] == "partial"
+    assert [(item["start"], item["end"]) for item in reply.json()] == [(3, 14)]
+    calm = await client.post("/presidio/analyze", json={**body, "entities": ["US_SSN"]})
+    assert "x-guardrails-status" not in calm.headers
+
+
 async def test_presidio_lists_what_it_knows(client):
     assert len((await client.get("/presidio/recognizers?language=en")).json()) >= 30
     assert "US_SSN" in (await client.get("/presidio/supportedentities?language=en")).json()

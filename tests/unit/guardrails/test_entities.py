@@ -155,6 +155,13 @@ async def test_a_model_that_does_not_answer_well_is_an_error_and_the_rules_still
     assert (await found(inference, "Jane Doe, a@b.co", is_open))[1].action is Action.MASK
 
 
+async def test_presidio_gets_names_above_the_models_thresholds_or_none_at_all():
+    text = "Jane Doe in Oslo"
+    ((span,),) = await validator(FakeInference()).names([Document(text)])
+    assert (span.start, span.end, span.label) == (0, 8, "PERSON")
+    assert await validator(FakeInference(status=503)).names([Document(text)]) is None
+
+
 PIECES = [
     "Jane Doe",
     "Oslo.",
