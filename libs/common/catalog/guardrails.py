@@ -37,6 +37,14 @@ GUARDRAILS = Service(
             body_bytes_max=2 * MIB,
         ),
         Route(
+            "POST",
+            "/v1/guardrails/decrypt",
+            "guardrails:admin",
+            "Open what the operator encrypt sealed",
+            body_bytes_max=2 * MIB,
+            lane="admin",
+        ),
+        Route(
             "DELETE",
             "/v1/guardrails/cache",
             "guardrails:admin",

@@ -78,6 +78,7 @@ _ROWS = (
         "policy version action validators cached latency_ms length coverage status digest "
         "batch_id index",
     ),
+    _row("text.revealed", "required", "guardrails", "by count digest"),
     _row("verdict.labelled", "standard", "guardrails", "policy version validators digest"),
     _row(
         "label.received",

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 # Ciphertext format, version 1: URL-safe base64 of nonce and sealed text behind this mark.
 _SEALED = "gh1."
 _NONCE_BYTES = 12
+_SEALED_IN_TEXT = re.compile(r"gh1\.[A-Za-z0-9_-]{36,}={0,2}")
 
 
 class CipherError(ValueError):
@@ -110,6 +112,15 @@ def unseal(key: bytes, sealed: str) -> str:
     except (ValueError, InvalidTag):
         raise CipherError("the ciphertext does not open with this key") from None
     return plain.decode()
+
+
+def reveal(key: bytes, text: str) -> tuple[str, int]:
+    """Open every ciphertext that `seal` left in a text; give the text and how many there were.
+
+    Raises:
+        CipherError: one of them was altered, or made with another key.
+    """
+    return _SEALED_IN_TEXT.subn(lambda match: unseal(key, match[0]), text)
 
 
 def synthetic(key: bytes, label: str, text: str) -> str:

@@ -150,3 +150,24 @@ async def test_workers_with_one_secret_give_one_pseudonym(settings, recorder, tm
     assert texts[0] == texts[1] != texts[2]
     with pytest.raises(SettingsError, match="GUARDRAILS_SECRET"):
         secret_of(settings.model_copy(update={"secret": SecretStr("short")}))
+
+
+async def test_what_a_policy_encrypts_its_tenant_can_open_and_that_is_recorded(client, recorder):
+    policy = {"validators": [{"name": "pii", "action": "mask",
+                              "operators": {"DEFAULT": {"type": "encrypt"}}}]}  # fmt: skip
+    await client.post(BASE, json={"id": "sealed", "draft": policy})
+    await client.post(f"{BASE}/sealed/publish")
+    text = "from jane@example.com to 192.0.2.17, ü"
+    ask = {"text": text, "policy": "sealed"}
+    sealed = (await client.post("/v1/guardrails/validate", json=ask)).json()["text"]
+    assert "jane" not in sealed
+    recorder.events.clear()
+    opened = await client.post("/v1/guardrails/decrypt", json={"text": sealed})
+    assert opened.json() == {"text": text, "count": 2}
+    (event,) = recorder.events
+    assert (event.type, event.event_class, event.data["count"]) == ("text.revealed", "required", 2)
+    at = sealed.index("gh1.") + 20
+    altered = sealed[:at] + ("A" if sealed[at] != "A" else "B") + sealed[at + 1 :]
+    refused = await client.post("/v1/guardrails/decrypt", json={"text": altered})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/text"
