@@ -1,5 +1,7 @@
 """The WebSocket: releases join to the one-shot answer, a block ends the stream."""
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -60,6 +62,7 @@ def test_a_blocked_text_ends_the_stream_and_is_recorded(socket_client, recorder)
         (['{"type":"open","policy":"nope"}'], "not_found"),
         (['{"type":"open"}', '{"type":"text","seq":5,"delta":"a"}'], "out_of_order"),
         (['{"type":"open"}', '{"type":"text","seq":0,"delta":"\\ud800"}'], "bad_frame"),
+        (['{"type":"open"}', f'{{"type":"text","seq":0,"delta":"{"a" * 65_537}"}}'], "bad_frame"),
     ],
 )
 def test_a_wrong_frame_is_answered_and_the_socket_closed(socket_client, frames, code):
@@ -88,3 +91,41 @@ def test_a_stream_that_breaks_the_protocol_leaves_an_event(socket_client, record
         socket.send_text("nonsense")
         assert socket.receive_json()["error"]["code"] == "bad_frame"
     assert [event.type for event in recorder.events] == ["verdict.given"]
+
+
+@pytest.mark.anyio
+async def test_a_client_that_stops_reading_is_not_read_from(settings, recorder):
+    """Frames wait with the client while an answer to it waits: memory stays bounded."""
+    app = create_app(settings, events=recorder)
+    words = {"type": "text", "delta": "harmless words " * 200}
+    frames = [{"type": "open"}, *({**words, "seq": seq} for seq in range(50)), {"type": "end"}]
+    taken, sent = 0, []
+    stuck, released = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        nonlocal taken
+        taken += 1
+        if taken == 1:
+            return {"type": "websocket.connect"}
+        if taken - 2 < len(frames):
+            return {"type": "websocket.receive", "text": json.dumps(frames[taken - 2])}
+        return {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.send":
+            stuck.set()
+            await released.wait()
+            sent.append(json.loads(message["text"]))
+
+    async with app.fastapi.router.lifespan_context(app.fastapi) as state:
+        scope = {"type": "websocket", "path": "/v1/guardrails/stream", "headers": [],
+                 "query_string": b"", "subprotocols": [], "state": dict(state)}  # fmt: skip
+        serving = asyncio.create_task(app(scope, receive, send))
+        await asyncio.wait_for(stuck.wait(), 10)
+        before = taken
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert taken == before <= 4
+        released.set()
+        await asyncio.wait_for(serving, 20)
+    assert "".join(frame.get("text", "") for frame in sent) == words["delta"] * 50
