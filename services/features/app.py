@@ -21,7 +21,7 @@ from services.features.adapters.jobs import JobStore
 from services.features.adapters.kafka_source import KafkaSource, consumer_of
 from services.features.adapters.labels import LabelStore
 from services.features.adapters.log import PostgresEventLog
-from services.features.adapters.rings import RedisRings
+from services.features.adapters.rings import FETCH_TIMEOUT_S, RedisRings
 from services.features.adapters.stream_source import RedisStreamSource
 from services.features.adapters.view_builder import ViewBuilder
 from services.features.domain.definitions import documents
@@ -41,8 +41,6 @@ from services.features.sources import follow
 
 # Batches of ring writes take longer than one read may; nobody waits for them.
 _WRITE_TIMEOUT_S = 5.0
-# Reads of clients wait longer than scoring does: nobody fills in for them.
-_READ_TIMEOUT_S = 0.25
 
 # How often views are looked for whose definition another replica took.
 _BUILD_EVERY_S = 5.0
@@ -90,7 +88,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(platform: Platform) -> AsyncIterator[State]:
         writer = create_redis(dsn, timeout_s=_WRITE_TIMEOUT_S, connections_max=4)
-        reading = create_redis(dsn, timeout_s=_READ_TIMEOUT_S)
+        reading = create_redis(dsn, timeout_s=FETCH_TIMEOUT_S)
         definitions = DefinitionStore(platform.postgres)
         log = PostgresEventLog(platform.postgres, definitions)
         applier = Applier(
@@ -153,6 +151,7 @@ def create_app(
         finally:
             for task in [*owned, *background]:
                 await end(task)
+            await rings.close()
             await writer.aclose()
             await reading.aclose()
 

@@ -1,11 +1,14 @@
 """Definitions of tenants in Postgres, with a short-lived copy in memory.
 
-Another replica's change is seen within `_FRESH_S`; this process's own at once. A vector under a
+Another replica's change is seen within `_STALE_S`; this process's own at once. A vector under a
 schema id that the copy does not know reloads it once.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +23,7 @@ from services.features.domain.pushed import Change, PushedView, plan
 from services.features.domain.vectors import FIRST_SCHEMA_ID, SCHEMA_ID_MAX
 from services.features.errors import FeastRequestError
 
-_FRESH_S = 5.0
+_FRESH_S, _STALE_S = 5.0, 10.0
 _TENANTS_MAX = 1000
 # Serialises changes of one tenant's definitions, and keeps them apart from its ingestion.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('features:' || $1, 0))"
@@ -64,6 +67,7 @@ class Catalog:
     )
     building: dict[str, int] = field(default_factory=dict)
     count: int = 0
+    rows: Sequence[Sequence[Any]] = ()
     loaded_at: float = 0.0
 
     def written(self) -> list[ComputedView]:
@@ -102,6 +106,7 @@ class DefinitionStore:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
         self._catalogs: dict[str, Catalog] = {}
+        self._refreshing: dict[str, asyncio.Task[None]] = {}
         # Versions never change and are never deleted, so these outlive their catalog's copy.
         self._of_key: dict[tuple[str, str], ComputedView] = {}
 
@@ -113,8 +118,14 @@ class DefinitionStore:
             is_fresh: read Postgres now.
         """
         known = self._catalogs.get(tenant)
-        if known and not is_fresh and time.monotonic() - known.loaded_at < _FRESH_S:
-            return known
+        if known and not is_fresh:
+            age_s = time.monotonic() - known.loaded_at
+            if age_s < _FRESH_S:
+                return known
+            if age_s < _STALE_S:
+                # No read waits for it; the next ones see it.
+                self._refresh(tenant)
+                return known
         try:
             rows = await self._postgres.fetch(_ALL, tenant)
         except UnavailableError:
@@ -123,8 +134,22 @@ class DefinitionStore:
             return known  # reads go on without Postgres
         return self._loaded(tenant, rows)
 
+    def _refresh(self, tenant: str) -> None:
+        if tenant not in self._refreshing:
+            task = asyncio.create_task(self._load(tenant), context=Context())
+            self._refreshing[tenant] = task
+            task.add_done_callback(lambda _: self._refreshing.pop(tenant, None))
+
+    async def _load(self, tenant: str) -> None:
+        with contextlib.suppress(UnavailableError):
+            self._loaded(tenant, await self._postgres.fetch(_ALL, tenant))
+
     def _loaded(self, tenant: str, rows: Sequence[Sequence[Any]]) -> Catalog:
-        catalog = Catalog(loaded_at=time.monotonic(), count=len(rows))
+        known = self._catalogs.get(tenant)
+        if known is not None and known.rows == rows:
+            known.loaded_at = time.monotonic()  # and what was resolved with it stays
+            return known
+        catalog = Catalog(loaded_at=time.monotonic(), count=len(rows), rows=rows)
         for row in rows:
             catalog.take(row)
         if len(self._catalogs) >= _TENANTS_MAX:

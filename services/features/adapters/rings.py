@@ -19,6 +19,7 @@ from libs.common.features.layout import SERVING_KEY, VIEWS, LayoutError, RingVie
 from libs.common.features.tiles import Tiles
 from libs.common.logging import get_logger
 from libs.common.redis import Redis, tag
+from libs.common.redis_reads import LeanReads
 from services.features.domain.events import PARTITIONS, LogRow
 from services.features.domain.vectors import head_of, stamped
 from services.features.errors import StoreLostError
@@ -27,6 +28,9 @@ log = get_logger()
 
 # Longer than any ttl that a definition may have, so that staleness is said before a key is gone.
 VECTOR_EXPIRE_MS = 2 * 400 * 86_400_000
+
+# Reads of clients wait longer than scoring does: nobody fills in for them.
+FETCH_TIMEOUT_S = 0.25
 
 _KEYS = [f"features:applied:{partition}" for partition in range(PARTITIONS)]
 
@@ -52,6 +56,7 @@ class RedisRings:
 
     def __init__(self, redis: Redis, computed: Computed = lambda tenant, key: None) -> None:
         self._redis, self._computed = redis, computed
+        self._reads: LeanReads | None = None
         self._sha: dict[str, str] = {}
         # Rings whose bytes the script refused; the applier rebuilds them from the log.
         self.unreadable: list[tuple[str, str, str]] = []
@@ -254,8 +259,15 @@ class RedisRings:
 
     async def fetch(self, keys: Sequence[str]) -> list[bytes | None] | None:
         """Read blobs in one round trip; None while the store does not hold what the log says."""
-        serving, *blobs = await self._redis.mget([SERVING_KEY, *keys])
-        return None if serving is None else cast(list[bytes | None], blobs)
+        if self._reads is None:
+            self._reads = LeanReads(self._redis, timeout_s=FETCH_TIMEOUT_S)
+        serving, *blobs = await self._reads.mget([SERVING_KEY, *keys])
+        return None if serving is None else blobs
+
+    async def close(self) -> None:
+        """Close the connections of `fetch`."""
+        if self._reads is not None:
+            await self._reads.close()
 
     async def _note_newest(self, rows: Sequence[LogRow]) -> None:
         """Keep the newest event time per tenant and view, for the freshness report."""

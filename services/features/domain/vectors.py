@@ -62,6 +62,11 @@ class VectorLayout:
         is_plain = only in _NUMPY and only != "bool"
         return np.dtype(_NUMPY[only]) if is_plain else None
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all features are numbers of one type."""
+        return self._uniform is not None
+
     @cached_property
     def _columns(self) -> list[tuple[str, str]]:
         widths = {name: np.dtype(_NUMPY.get(kind, "<u4")).itemsize for name, kind in self.features}
