@@ -37,7 +37,7 @@ def _most(times: list[float], window_s: float) -> int:
     )
 
 
-async def _ordinary_key(made: Stand, way: Way) -> str:
+async def ordinary_key(made: Stand, way: Way) -> str:
     """Make a key that no policy exempts, with a quota of its own far above the address's."""
     document = {"name": "overload", "scopes": ["predict:fraud"], "limits": {"requests_max": 10**7}}
     async with (
@@ -61,7 +61,7 @@ async def _ingress(made: Stand, quota: int, window_s: int, seconds: float) -> st
     for way in ways:
         await made.ready(way)
     headers = {
-        "X-API-Key": await _ordinary_key(made, ways[0]),
+        "X-API-Key": await ordinary_key(made, ways[0]),
         "Content-Type": "application/json",
     }
     await asyncio.sleep(window_s)  # what the warm-up counted has left the window

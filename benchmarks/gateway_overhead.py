@@ -14,11 +14,9 @@ import json
 import statistics
 import subprocess
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
 import uvloop
 
 from benchmarks.gateway_stand import Stand, Way, stand
@@ -145,24 +143,10 @@ def _bars(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _busy_s() -> tuple[float, float]:
-    """Give the CPU seconds used so far by the whole machine, and by this process and its own."""
-    times = psutil.cpu_times()
-    ours = psutil.Process()
-    family = [ours, *ours.children(recursive=True)]
-    return times.user + times.nice + times.system, sum(sum(p.cpu_times()[:2]) for p in family)
-
-
 async def _run(state: Path, options: argparse.Namespace) -> list[Row]:
     async with stand(state) as made:
         ways = await _ways(made, options)
-        started, (machine, ours) = time.monotonic(), _busy_s()
-        rows = await _measure(ways, made.key, options)
-        machine_after, ours_after = _busy_s()
-        others = (machine_after - machine) - (ours_after - ours)
-        cores = others / (time.monotonic() - started)
-        print(f"other processes used {cores:.2f} of {psutil.cpu_count()} cores meanwhile\n")
-        return rows
+        return await _measure(ways, made.key, options)
 
 
 def main() -> None:

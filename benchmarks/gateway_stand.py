@@ -99,6 +99,7 @@ class Stand:
     answered: int = 0
     key: str = ""
     redis_url: str = ""
+    store_pids: dict[str, int] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
     def direct(self) -> Way:
@@ -202,7 +203,8 @@ async def stand(state: Path) -> AsyncIterator[Stand]:
     with ExitStack() as stack:
         stack.callback(postgres.stop)
         stack.callback(redis.stop)
-        made = Stand(state, stack, redis_url=redis.url)
+        pids = {"postgres": postgres.pid or 0, "redis": redis.pid or 0}
+        made = Stand(state, stack, redis_url=redis.url, store_pids=pids)
         await migrate(url, list(SERVICES))
         ensure_keys(state / "keys", SERVICES)
         loop = asyncio.get_running_loop()

@@ -1,7 +1,8 @@
 """The per-address policy in PostgreSQL: an exact sliding log, one round trip, 60 ms at most.
 
-While the server is down or slow nobody waits for it: one request per second probes, all others are
-told to decide locally. A stopped server cannot be cancelled politely, hence `terminate`.
+While the server is down or slow nobody waits for it: every request is told to decide locally, and
+a task of its own asks once per second. A stopped server cannot be cancelled politely, hence
+`terminate`.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ log = get_logger()
 _STATEMENT_TIMEOUT_MS = 50
 _CLIENT_TIMEOUT_S = 0.060
 _PROBE_EVERY_S = 1.0
+_PROBE_TIMEOUT_S = 0.03  # half of what a request waits: a server that only just answers is not up
 _CONNECT_TIMEOUT_S = 1.0
 _SWEEP_EVERY_S = 60.0
 _POOL_MAX = 4
@@ -35,44 +37,20 @@ class PostgresIpLimiter:
         self._dsn = dsn
         self._schema = schema
         self._pool: Any = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
         self._probe_at = 0.0
         self.is_up = False
         self._reported: bool | None = None
 
     async def take(self, bucket: str, policy: Policy) -> Decision | None:
         """Count one request, or give None when PostgreSQL cannot say in time."""
-        now = time.monotonic()
-        if not self.is_up:
-            if now < self._probe_at:
-                return None
-            self._probe_at = now + _PROBE_EVERY_S
-        if self._pool is None:
-            self._connect_in_background()
+        if not self.is_up or self._pool is None:
+            self._probe_in_background()
             return None
-        try:
-            async with asyncio.timeout(_CLIENT_TIMEOUT_S):
-                connection = await self._pool.acquire()
-        except UNAVAILABLE:
-            self._note(is_up=False)
+        until = time.monotonic() + _CLIENT_TIMEOUT_S
+        row = await self._query(until, _TAKE, bucket, policy.quota, int(policy.window_s * 1e6))
+        if row is None:
             return None
-        try:
-            row = await connection.fetchrow(
-                _TAKE,
-                bucket,
-                policy.quota,
-                int(policy.window_s * 1e6),
-                timeout=_CLIENT_TIMEOUT_S,
-            )
-        except UNAVAILABLE:
-            with contextlib.suppress(*UNAVAILABLE):  # a reset one is released already
-                connection.terminate()
-            self._note(is_up=False)
-            return None
-        finally:
-            with contextlib.suppress(*UNAVAILABLE):
-                await self._pool.release(connection, timeout=_CLIENT_TIMEOUT_S)
-        self._note(is_up=True)
         return Decision(
             policy,
             row["allowed"],
@@ -113,14 +91,50 @@ class PostgresIpLimiter:
 
     async def close(self) -> None:
         """Drop the connections at once: there is nothing to flush."""
-        if self._connecting:
-            self._connecting.cancel()
+        if self._probing:
+            self._probing.cancel()
         if self._pool is not None:
             self._pool.terminate()
 
-    def _connect_in_background(self) -> None:
-        if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self.connect())
+    async def _query(self, until: float, sql: str, *values: object) -> Any:
+        """Give the row of a query, or None and note it when none came in time.
+
+        Args:
+            until: monotonic time at which the caller stops waiting.
+            sql: a statement that gives one row.
+            values: its parameters.
+        """
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                connection = await self._pool.acquire()
+        except UNAVAILABLE:
+            self._note(is_up=False)
+            return None
+        try:
+            remaining = max(0.005, until - time.monotonic())
+            row = await connection.fetchrow(sql, *values, timeout=remaining)
+        except UNAVAILABLE:
+            with contextlib.suppress(*UNAVAILABLE):  # a reset one is released already
+                connection.terminate()
+            self._note(is_up=False)
+            return None
+        finally:
+            with contextlib.suppress(*UNAVAILABLE):
+                await self._pool.release(connection, timeout=_CLIENT_TIMEOUT_S)
+        self._note(is_up=True)
+        return row
+
+    def _probe_in_background(self) -> None:
+        now = time.monotonic()
+        if now >= self._probe_at and (self._probing is None or self._probing.done()):
+            self._probe_at = now + _PROBE_EVERY_S
+            self._probing = asyncio.create_task(self._probe())
+
+    async def _probe(self) -> None:
+        if self._pool is None:
+            await self.connect()
+        else:
+            await self._query(time.monotonic() + _PROBE_TIMEOUT_S, "SELECT 1")
 
     def _note(self, *, is_up: bool) -> None:
         self.is_up = is_up

@@ -2,10 +2,12 @@
 
 Permits are drawn in small lots for keys with large quotas, so that a busy key costs one round trip
 per lot; every permit still comes out of the one shared count, so the quota is never exceeded.
-While Redis is down one request per second probes, all others are told to decide locally.
+While Redis is down every request is told to decide locally, and a task of its own asks Redis once
+per second.
 """
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +63,8 @@ class RedisKeyLimiter:
         self._script: Any = redis.register_script(SCRIPT)
         self._lots: dict[tuple[str, str], _Lot] = {}
         self._drawing: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._redis: Any = redis
+        self._probing: asyncio.Task[None] | None = None
         self._probe_at = 0.0
         self.is_up = True
 
@@ -76,7 +80,8 @@ class RedisKeyLimiter:
         if lot and lot.permits and now < lot.expires_at:
             lot.permits -= 1
             return self._allowed(policy, lot.ahead_s, lot.permits)
-        if not self.is_up and now < self._probe_at:
+        if not self.is_up:
+            self._probe_in_background(now)
             return None
         if policy.quota < 2 * _QUOTA_PER_PERMIT or key in self._drawing:
             return await self._draw(key, policy, now)
@@ -99,7 +104,6 @@ class RedisKeyLimiter:
             self._probe_at = now + _PROBE_EVERY_S
             self._note(is_up=False)
             return None
-        self._note(is_up=True)
         if not granted:
             return Decision(policy, False, 0, retry_us / 1e6, ahead_us / 1e6)
         if len(self._lots) >= _LOTS_MAX:
@@ -107,6 +111,16 @@ class RedisKeyLimiter:
         lot = _Lot(granted - 1, now + _LOT_LIFETIME_S, ahead_us / 1e6)
         self._lots[key] = lot
         return self._allowed(policy, lot.ahead_s, lot.permits)
+
+    def _probe_in_background(self, now: float) -> None:
+        if now >= self._probe_at and (self._probing is None or self._probing.done()):
+            self._probe_at = now + _PROBE_EVERY_S
+            self._probing = asyncio.create_task(self._probe())
+
+    async def _probe(self) -> None:
+        with contextlib.suppress(*UNAVAILABLE):
+            await self._redis.ping()
+            self._note(is_up=True)
 
     @staticmethod
     def _allowed(policy: Policy, ahead_s: float, unused: int) -> Decision:
