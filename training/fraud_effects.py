@@ -7,7 +7,7 @@ by row by the code that serves.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,14 @@ def circumstances(world: World) -> Iterator[tuple[str, Columns]]:
             },
         )
     again = Again(world)
+    yield "the card is new: no earlier payment", again.columns(full, forgets=("card",))
+    without_reports = {
+        name: np.full(len(values), 0.0 if "count" in name else np.nan)
+        for name, values in full.items()
+        if name.startswith("merchant_risk:")
+    }
+    new_shop = again.columns(full, forgets=("merchant",))
+    yield "the shop is new: no earlier payment", {**new_shop, **without_reports}
     for words, age_ms in (
         ("history ends 1 hour before the payment", HOUR_MS),
         ("history ends 1 day before the payment", DAY_MS),
@@ -175,11 +183,25 @@ class Again:
         self._shop_records = np.zeros(len(payments), VIEWS["merchant"].dtype)
         self._shop_records["event_ms"] = payments.event_ms
         self._shop_records["value"] = payments.amount_minor
-        self._of_card = _Places(payments.card, payments.event_ms)
-        self._of_shop = _Places(payments.merchant, payments.event_ms)
+        self._of_card = _Histories(payments.card, self._cards)
+        self._of_shop = _Histories(payments.merchant, self._shop_records)
 
-    def columns(self, full: Columns, *, age_ms: int = 0, amounts: Ints | None = None) -> Columns:
-        """Replace the columns that history or amount change."""
+    def columns(
+        self,
+        full: Columns,
+        *,
+        age_ms: int = 0,
+        amounts: Ints | None = None,
+        forgets: Sequence[str] = (),
+    ) -> Columns:
+        """Replace the columns that history or amount change.
+
+        Args:
+            full: what is known otherwise.
+            age_ms: histories end so long before the payment.
+            amounts: minor units instead of the true ones.
+            forgets: `card`, `merchant`: entities without any history.
+        """
         payments, chosen = self._world.payments, self._world.chosen
         paid = payments.amount_minor[chosen] if amounts is None else amounts
         rows = []
@@ -191,38 +213,35 @@ class Again:
                 "merchant": f"merchant_{int(payments.merchant[row]):05d}",
                 "device_id": device_id(int(payments.device[row])),
             }
-            card = self._ring(self._cards, self._of_card, row, now_ms - age_ms)
-            shop = self._ring(self._shop_records, self._of_shop, row, now_ms - age_ms)
+            until_ms = now_ms - age_ms
+            card = None if "card" in forgets else self._of_card.before(row, until_ms)
+            shop = None if "merchant" in forgets else self._of_shop.before(row, until_ms)
             found = card_row(Events(card, now_ms), amount, values)
             rows.append({**found, **merchant_row(Events(shop, now_ms), amount)})
         changed = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         known = {name: values for name, values in changed.items() if name in full}
         return {**full, **known, "request:amount": paid / 100.0}
 
-    @staticmethod
-    def _ring(records: NDArray[np.void], places: "_Places", row: int, until_ms: int) -> Ring | None:
-        mine = places.before(row, until_ms)
-        if not len(mine):
+
+class _Histories:
+    """Payments laid out entity by entity, in order of time, so that a history is a view."""
+
+    def __init__(self, entity: Ints, records: NDArray[np.void]) -> None:
+        order = np.argsort(entity, kind="stable")
+        arranged = entity[order]
+        self._records = records[order]
+        self._times = np.ascontiguousarray(self._records["event_ms"])
+        self._place = np.empty(len(order), dtype=np.int64)
+        self._place[order] = np.arange(len(order))
+        self._first = np.searchsorted(arranged, entity)
+
+    def before(self, row: int, until_ms: int) -> Ring | None:
+        """Give the ring of the row's entity as it was before the row, up to a time."""
+        first, place = int(self._first[row]), int(self._place[row])
+        end = first + int(np.searchsorted(self._times[first:place], until_ms, side="right"))
+        if end == first:
             return None
-        held = records[mine]
-        return Ring(int(held["event_ms"][-1]), 0, 0, Past(), held)
-
-
-class _Places:
-    """Positions of each entity's payments, in order of time."""
-
-    def __init__(self, entity: Ints, event_ms: Ints) -> None:
-        _, self._number = np.unique(entity, return_inverse=True)
-        self._order = np.argsort(self._number, kind="stable")
-        self._starts = np.searchsorted(self._number[self._order], np.arange(self._number.max() + 2))
-        self._event_ms = event_ms
-
-    def before(self, row: int, until_ms: int) -> NDArray[np.intp]:
-        """Give the positions of the row's entity up to a time, without the row itself."""
-        number = self._number[row]
-        mine = self._order[self._starts[number] : self._starts[number + 1]]
-        end = int(np.searchsorted(self._event_ms[mine], until_ms, side="right"))
-        return np.asarray(mine[:end][mine[:end] != row], dtype=np.intp)
+        return Ring(int(self._times[end - 1]), 0, 0, Past(), self._records[first:end])
 
 
 def _coded(numbers: Ints, name: Callable[[int], str | None]) -> Ints:
@@ -295,11 +314,16 @@ better than their size.
 
 {table(("circumstance", *columns), lines)}
 
-In production each of these is named in the answer: `features_missing`, `features_stale`,
-`degraded_reasons`, and the reason codes of [`scoring.md`](../scoring.md). Rates are those of the
-built-in table; payments in the base currency are untouched by them.
+What is missing is named in the answer (`features_missing`, `degraded_reasons`, the reason codes of
+[`scoring.md`](../scoring.md)). That a history ends early is told by `feature_freshness_sec`, which
+is the age of the newest event, and by `features_stale` only past a view's bound (30 days): keep the
+ingestion's lag on watch, an hour of it costs a third of the ranking. A wrong rate is told by
+nothing but the date in `converted_amount`. Rates are those of the built-in table; payments in the
+base currency are untouched by them.
 
-Rows about which little is known, scored with everything there is:
+A new card has no history but its features are known to be empty, which is not the same as missing:
+the model has met new cards, and has met lost features. Rows of the test days about which little is
+known, scored with everything there is:
 
 {table(("rows", "payments", "frauds", *columns), cold)}
 """

@@ -40,3 +40,10 @@ def test_a_wrong_rate_moves_foreign_amounts_alone(world: World):
     is_foreign = world.payments.country[world.chosen] != 0
     np.testing.assert_allclose(wrong[~is_foreign], right[~is_foreign])
     np.testing.assert_allclose(wrong[is_foreign], 1.2 * right[is_foreign], rtol=0.02)
+
+
+def test_a_new_card_has_made_one_payment_and_knows_no_last_one(world: World):
+    found = dict(circumstances(world))["the card is new: no earlier payment"]
+    assert np.all(found["card:count_30d"] == 1)
+    assert np.all(np.isnan(found["card:seconds_since_last"]))
+    assert np.all(found["card:same_country_30d"] == 0)
