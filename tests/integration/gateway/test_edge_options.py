@@ -125,4 +125,26 @@ async def test_a_trace_has_the_parts_of_a_request_and_strangers_start_their_own(
         edge._arrival._networks.clear()
         _, _, headers = await gateway.call("GET", "/models", headers={"traceparent": parent})
         assert "ab" * 16 not in headers["traceresponse"]
+        telemetry._provider.force_flush()
+        own = [
+            span for span in spans.get_finished_spans() if span.name == "GET /models" and span.links
+        ]
+        assert [f"{link.context.trace_id:032x}" for link in own[-1].links] == ["ab" * 16]
+        telemetry.shutdown()
+
+
+async def test_strangers_cannot_force_a_trace_to_be_recorded(
+    state_dir: Path, clean_postgres: str, redis_url: str, spans: InMemorySpanExporter
+) -> None:
+    parent = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    async with running_gateway(
+        state_dir, clean_postgres, redis_url, trusted_cidrs=("192.0.2.0/24",)
+    ) as gateway:
+        telemetry = configure_telemetry("gateway", endpoint=None, ratio=0.0, exporter=spans)
+        install(telemetry)
+        for _ in range(5):
+            await gateway.call("GET", "/models", headers={"traceparent": parent})
+        assert telemetry._provider is not None
+        telemetry._provider.force_flush()
+        assert not [span for span in spans.get_finished_spans() if span.name == "GET /models"]
         telemetry.shutdown()

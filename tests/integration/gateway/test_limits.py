@@ -231,3 +231,42 @@ async def test_a_clock_set_back_by_an_hour_costs_a_key_one_burst(redis_url: str)
 
     await eventually(passes)
     await redis.aclose()
+
+
+async def test_a_flushed_redis_gives_no_key_a_second_quota(
+    state_dir: Path, clean_postgres: str, redis_url: str
+) -> None:
+    from libs.common.redis import create_redis
+
+    async with running_gateway(state_dir, clean_postgres, redis_url, **WIDE) as gateway:
+        key = await gateway.make_key(
+            scopes=["models:read"], limits={"requests_max": 3, "window_s": 60}
+        )
+        assert await statuses(gateway, 3, key=key) == [200] * 3
+        redis = create_redis(redis_url, timeout_s=1.0)
+        await redis.flushall()
+        await redis.script_flush()
+        await redis.aclose()
+        assert await statuses(gateway, 2, key=key) == [429] * 2  # this process remembers
+        other = await gateway.make_key(
+            scopes=["models:read"], limits={"requests_max": 3, "window_s": 60}
+        )
+        assert await statuses(gateway, 4, key=other) == [200] * 3 + [429]
+
+
+async def test_a_store_that_fails_means_no_fresh_burst(
+    state_dir: Path, clean_postgres: str, redis_url: str
+) -> None:
+    async with running_gateway(
+        state_dir, clean_postgres, redis_url, ip_burst_per_s=1000, ip_limit_requests=6
+    ) as gateway:
+        key = await gateway.make_key(scopes=["models:read"])
+        seen = await statuses(gateway, 6, key=key)
+        edge = gateway.app.edge
+        assert edge is not None
+        limiter = edge._admission._ip_limiter
+        assert isinstance(limiter, PostgresIpLimiter)
+        limiter.is_up, limiter._probe_at = False, time.monotonic() + 60
+        edge._admission._denied._until.clear()
+        seen += await statuses(gateway, 4, key=key)
+        assert sum(status == 200 for status in seen) <= 6
