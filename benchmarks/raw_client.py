@@ -45,12 +45,19 @@ class _Client(asyncio.Protocol):
         self._load = load
         self._held = b""
         self._waiting: asyncio.Future[None] | None = None
+        self.is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     async def ask(self, request: bytes, since: float) -> None:
-        """Send and wait for the answer; its latency counts from `since`."""
+        """Send and wait for the answer; its latency counts from `since`.
+
+        On a connection that the server closed meanwhile it counts an error, as a sender would.
+        """
+        if self.is_lost:
+            self._load.errors += 1
+            return
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(request)  # type: ignore[attr-defined] # a socket transport
         await self._waiting
@@ -72,6 +79,7 @@ class _Client(asyncio.Protocol):
             self._waiting.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
         if self._waiting and not self._waiting.done():
             self._load.errors += 1
             self._waiting.set_result(None)
@@ -99,7 +107,7 @@ async def closed_loop(
     started = time.perf_counter()
 
     async def work(client: _Client) -> None:
-        while time.perf_counter() - started < seconds:
+        while time.perf_counter() - started < seconds and not client.is_lost:
             await client.ask(next(turn), time.perf_counter())
 
     await asyncio.gather(*(work(client) for client in clients))
