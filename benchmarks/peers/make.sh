@@ -18,3 +18,8 @@ if [ ! -x .venv/peers/boto3/bin/python ]; then
   .venv/peers/boto3/bin/python -m pip install --quiet --disable-pip-version-check 'boto3==1.44.5'
 fi
 .venv/peers/boto3/bin/python -c 'import importlib.metadata as m; print("peers: boto3", m.version("boto3"))'
+if [ ! -x .venv/peers/litellm/bin/python ]; then
+  "$python" -m venv .venv/peers/litellm
+  .venv/peers/litellm/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.106.2'
+fi
+.venv/peers/litellm/bin/python -c 'import importlib.metadata as m; print("peers: litellm", m.version("litellm"))'
