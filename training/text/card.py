@@ -19,10 +19,13 @@ def _row(name: str, figures: dict[str, Any]) -> str:
 
 def sentiment_card(result: dict[str, Any]) -> str:
     """Write the card of the sentiment model."""
-    rows = [_row("development (a tenth of the training tweets)", result["development"])]
+    rows = [_row("development, calibrated", result["development"])]
+    rows.append(_row("development, no offsets", result["development_plain"]))
     if "validation" in result:
-        rows.append(_row("published validation split, int8", result["validation"]))
-        rows.append(_row("the same without class offsets, int8", result["validation_plain"]))
+        rows.append(_row("development, calibrated, int8", result["development_int8"]))
+        rows.append(_row("published validation split, other half, int8", result["validation"]))
+        rows.append(_row("the same without offsets, int8", result["validation_plain"]))
+    alone = ", ".join(f"{value:.3f}" for value in result["averaged"].values())
     return "\n".join(
         [
             "# Sentiment",
@@ -33,10 +36,14 @@ def sentiment_card(result: dict[str, Any]) -> str:
             "",
             "## Data",
             "",
-            f"TweetEval sentiment, {result['rows']['tweeteval']} tweets (CC BY 3.0); SST-2,",
+            f"TweetEval sentiment, {result['rows']['tweeteval']} tweets (CC BY 3.0); SST-2, up to",
             f"{result['rows']['sst2']} sentences with two classes, at a lower weight. Names and",
-            "links are replaced by fixed words. A tenth of the tweets chose the class offsets and",
-            "the temperature; the published validation split was looked at after training only.",
+            "links are replaced by fixed words. The weights are the mean of three runs (all",
+            "sentences of SST-2 at 8e-5 for three epochs; 2,000 at 4e-5 for two; 1,000 with three",
+            "quarters of the tweets and averaged steps). A tenth of the tweets, the development",
+            "part, saw no training; it and every second tweet of the published validation split",
+            "chose temperature and offsets, by the log loss with all classes counted alike. The",
+            "other half of that split is reported.",
             "",
             "## Figures",
             "",
@@ -44,14 +51,23 @@ def sentiment_card(result: dict[str, Any]) -> str:
             "|---|---|---|---|---|---|---|---|",
             *rows,
             "",
-            "Confidence is the calibrated probability of the answered class.",
+            "Confidence is the calibrated probability of the answered class. The int8 graph gives",
+            "the answer of the float32 weights for 98 % of the development texts (the manifest has",
+            "the figure); texts are scored one at a time here.",
             "",
             "## What failed, and limits",
             "",
+            f"- Alone, without offsets, the three runs reach {alone} on the development part;",
+            f"  their mean reaches {result['development_plain']['macro_recall']:.3f}. The mean of "
+            "the answers of all three gave less (.712).",
+            "- Offsets chosen on the development part alone gave .729 there and .658 on the whole",
+            "  published split, less than none at all (.670): the mix of classes differs too much.",
+            "  Offsets that maximise macro-recall itself move by 0.3 when the texts are drawn",
+            "  again. Release 1.0.0 reached .730 and, on the reported half, .683.",
             "- The two splits differ in class mix (a third of the development tweets are negative,",
             "  a sixth of the published ones) and in years: expect a score between them.",
-            "- Three epochs at twice the learning rate with all 6,920 film sentences reached .729",
-            "  and .673: longer training and more film text gave nothing.",
+            "- Longer training and more film text gave nothing. Teachers for tweets without labels",
+            "  were begun and not finished: one of four was trained, and is one of the three runs.",
             "- Published for comparison (TweetEval): FastText .629, LSTM .583, RoBERTa-base .713.",
             "- Irony, mixed feelings and texts longer than 96 tokens (cut) are weak; other",
             "  languages are not supported.",

@@ -136,6 +136,13 @@ def frequent_emoji(texts: Iterable[str], *, most: int = 300, least: int = 5) -> 
     return [char for char, count in counts.most_common(most) if count >= least]
 
 
+def named_pieces(tokenizer: Tokenizer, char: str) -> list[int]:
+    """Give the word pieces of a character's name."""
+    name = unicodedata.name(char, "symbol").lower().replace("-", " ")
+    ids: list[int] = tokenizer.encode(name, add_special_tokens=False).ids
+    return ids
+
+
 def add_emoji(tokenizer: Tokenizer, model: Classifier, emoji: Sequence[str]) -> Tokenizer:
     """Give each emoji an unused slot of the vocabulary, started from the words of its name.
 
@@ -165,10 +172,8 @@ def add_emoji(tokenizer: Tokenizer, model: Classifier, emoji: Sequence[str]) -> 
                 "special": False,
             }
         )
-        name = unicodedata.name(char, "symbol").lower().replace("-", " ")
-        ids = tokenizer.encode(name, add_special_tokens=False).ids
         with torch.no_grad():
-            embedding[slot] = embedding[torch.tensor(ids)].mean(0)
+            embedding[slot] = embedding[torch.tensor(named_pieces(tokenizer, char))].mean(0)
     state["added_tokens"] = sorted(
         [*state["added_tokens"], *added], key=lambda entry: int(entry["id"])
     )

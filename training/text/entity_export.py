@@ -33,6 +33,7 @@ from training.text.entities import (
     targets_of,
 )
 from training.text.entity_rows import LABELS, Marked
+from training.text.evaluation import fit_temperature
 from training.text.export import quantize, to_onnx
 
 TUNED_ON = ("generated", "wnut17 development")
@@ -72,23 +73,14 @@ def probabilities(read: Read, temperature: float) -> Read:
     return found
 
 
-def fit_temperature(sets: dict[str, list[Marked]], logits: dict[str, Read]) -> float:
+def choose_temperature(sets: dict[str, list[Marked]], logits: dict[str, Read]) -> float:
     """Choose the temperature with the least log loss over the tags of the sets tuned on."""
     rows, truth = [], []
     for name in TUNED_ON:
         for row, (part, marks) in zip(sets[name], logits[name], strict=True):
             rows.append(part)
             truth += targets_of(row, marks)
-    every = np.concatenate(rows)
-    best, found = np.inf, 1.0
-    for temperature in np.linspace(0.7, 2.5, 37):
-        scaled = every / temperature
-        scaled = scaled - scaled.max(axis=1, keepdims=True)
-        picked = scaled[np.arange(len(truth)), truth]
-        loss = float((np.log(np.exp(scaled).sum(axis=1)) - picked).mean())
-        if loss < best:
-            best, found = loss, float(temperature)
-    return found
+    return fit_temperature(np.concatenate(rows), np.array(truth))
 
 
 def fit_thresholds(sets: dict[str, list[Marked]], read: dict[str, Read]) -> dict[str, float]:
@@ -136,7 +128,7 @@ def export(work: Path, out: Path) -> Manifest:
         name: read_logits(out / "model.onnx", out / "tokenizer.json", own)
         for name, own in texts.items()
     }
-    temperature = fit_temperature(sets, as_int8)
+    temperature = choose_temperature(sets, as_int8)
     read = {name: probabilities(own, temperature) for name, own in as_int8.items()}
     thresholds = fit_thresholds(sets, read)
     floors = dict.fromkeys(LABELS, FLOOR)

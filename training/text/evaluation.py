@@ -54,15 +54,52 @@ def fit_temperature(logits: NDArray[Any], truth: NDArray[Any]) -> float:
     return found
 
 
-def fit_bias(logits: NDArray[Any], truth: NDArray[Any]) -> list[float]:
-    """Choose class offsets that maximise macro-recall on the development split."""
-    best, found = -1.0, [0.0, 0.0, 0.0]
-    grid = np.linspace(-0.6, 0.6, 13)
-    for negative in grid:
-        for positive in grid:
-            offsets = np.array([negative, 0.0, positive])
-            score = macro_recall((logits + offsets).argmax(1), truth)
-            score -= 0.002 * (abs(negative) + abs(positive))
-            if score > best:
-                best, found = score, [float(negative), 0.0, float(positive)]
-    return found
+def fit_balanced(logits: NDArray[Any], truth: NDArray[Any]) -> tuple[float, list[float]]:
+    """Choose temperature and class offsets by the log loss with all classes counted alike.
+
+    The answer with the highest score is then the best guess for any mix of classes that is not
+    known beforehand. Offsets that maximise macro-recall itself follow the noise: drawn again from
+    the same 860 texts they vary by 0.3, these do not.
+
+    Args:
+        logits: shape (n, classes).
+        truth: class of each row.
+
+    Returns:
+        The temperature, and the offsets to add before dividing by it; the middle class has none.
+    """
+    classes = logits.shape[1]
+    free = [k for k in range(classes) if k != classes // 2]
+    weight = 1.0 / (np.bincount(truth, minlength=classes)[truth] * classes)
+    # The change of each class's score by (scale, offset of each free class).
+    change = np.zeros((len(truth), classes, 1 + len(free)))
+    change[:, :, 0] = logits
+    for place, k in enumerate(free):
+        change[:, k, 1 + place] = 1.0
+
+    def odds_at(point: NDArray[Any]) -> NDArray[Any]:
+        scores = change @ point
+        raised = np.exp(scores - scores.max(1, keepdims=True))
+        return np.asarray(raised / raised.sum(1, keepdims=True))
+
+    def loss_at(point: NDArray[Any]) -> float:
+        picked = odds_at(point)[np.arange(len(truth)), truth]
+        return float(-(weight * np.log(picked + 1e-300)).sum())
+
+    fitted = np.r_[1.0, np.zeros(len(free))]
+    for _ in range(50):
+        odds = odds_at(fitted)
+        error = odds.copy()
+        error[np.arange(len(truth)), truth] -= 1.0
+        gradient = np.einsum("n,nk,nkp->p", weight, error, change)
+        centred = change - np.einsum("nk,nkp->np", odds, change)[:, None]
+        curvature = np.einsum("n,nk,nkp,nkq->pq", weight, odds, centred, centred)
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(fitted)), gradient)
+        while loss_at(fitted - step) > loss_at(fitted) and np.abs(step).max() > 1e-9:
+            step = step / 2  # a full Newton step may lead away
+        fitted = fitted - step
+        if np.abs(step).max() < 1e-8:
+            break
+    offsets = np.zeros(classes)
+    offsets[free] = fitted[1:] / fitted[0]
+    return float(1.0 / fitted[0]), [round(float(value), 4) for value in offsets]

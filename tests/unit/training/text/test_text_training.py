@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.text import contrast, sources
+from training.text import contrast, pairs, sources
 from training.text.evaluation import (
     average_precision,
-    fit_bias,
+    fit_balanced,
     fit_platt,
     fit_temperature,
     macro_recall,
@@ -31,6 +31,11 @@ def test_a_cluster_never_lies_on_both_sides(names: list[str]) -> None:
     kept, held = split([Row("t", "s", {}, cluster=name) for name in names], share=0.4)
     assert len(kept) + len(held) == len(names)
     assert not {row.cluster for row in kept} & {row.cluster for row in held}
+
+
+def test_clusters_do_not_depend_on_the_order_in_which_a_set_is_walked() -> None:
+    texts = [JAILBREAK, "something else entirely", JAILBREAK + " now", JAILBREAK + " at once"]
+    assert shingle_clusters(texts) == [0, 1, 0, 0]
 
 
 def test_long_texts_become_two_windows_of_one_cluster() -> None:
@@ -62,12 +67,20 @@ def test_average_precision_of_known_orders() -> None:
     assert average_precision(np.array([4, 1, 3, 2.0]), truth) == 1.0
 
 
-def test_class_offsets_do_not_lower_macro_recall() -> None:
+def test_balanced_offsets_undo_a_skewed_mix_and_a_wrong_scale() -> None:
     rng = np.random.default_rng(3)
-    truth = rng.integers(0, 3, 500)
-    logits = np.eye(3)[truth] + rng.normal(0, 1, (500, 3)) - np.array([0.5, 0, 0.5])
-    bias = np.array(fit_bias(logits, truth))
-    assert macro_recall((logits + bias).argmax(1), truth) >= macro_recall(logits.argmax(1), truth)
+    # What a perfect judge would say of evenly mixed classes, then skewed and scaled.
+    fair = rng.normal(0, 1.5, (40_000, 3))
+    odds = np.exp(fair) / np.exp(fair).sum(1, keepdims=True)
+    truth = np.array([rng.choice(3, p=row) for row in odds])
+    skewed = 2.0 * fair + np.array([-0.6, 0.0, 0.9])
+    kept = rng.random(len(truth)) < np.array([1.0, 0.7, 0.3])[truth]
+    temperature, bias = fit_balanced(skewed[kept], truth[kept])
+    assert temperature == pytest.approx(2.0, abs=0.15)
+    assert bias == pytest.approx([0.6, 0.0, -0.9], abs=0.25)
+    answers = ((skewed[kept] + bias) / temperature).argmax(1)
+    plain = skewed[kept].argmax(1)
+    assert macro_recall(answers, truth[kept]) > macro_recall(plain, truth[kept])
 
 
 def test_contrast_rows_have_both_classes_for_each_group() -> None:
@@ -97,3 +110,16 @@ def test_the_readers_give_the_documented_numbers_of_rows() -> None:
     assert len(sources.davidson()) == 24_772
     assert len(sources.jigsaw()) == 12_176
     assert sum(row.labels["injection"] for row in sources.injections()) == 1193
+
+
+def test_statements_are_hateful_only_where_they_are_meant() -> None:
+    rows = pairs.pairs(3, 3_000)
+    by_label = {label: [row for row in rows if row.labels["hate"] == label] for label in (0.0, 1.0)}
+    assert len(by_label[1.0]) > 700
+    assert len(by_label[0.0]) > 1_500
+    assert not any("ashamed" in row.text for row in by_label[1.0])
+    assert all(row.labels["sexist"] <= row.labels["hate"] for row in rows)
+    said = {row.cluster for row in by_label[1.0]} & {row.cluster for row in by_label[0.0]}
+    assert len(said) > 40  # the same predicate on both sides
+    kept, held = split(rows)
+    assert not {row.cluster for row in kept} & {row.cluster for row in held}
