@@ -46,15 +46,16 @@ class CorkedTransport:
     def write(self, data: bytes) -> None:
         """Send before the loop's next turn."""
         if not self._held:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._held.append(data)
 
     def close(self) -> None:
         """Send what is held, then close."""
-        self._flush()
+        self.flush()
         self.inner.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is held."""
         held = self._held
         if held:
             self._held = []
@@ -141,6 +142,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_clock()
         if not self._is_refused:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Send the answer now: nothing follows that it could leave together with."""
+        cast(Any, self.transport).flush()
+        super().on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the bare transport over."""
