@@ -228,6 +228,11 @@ def _parts(
     parts: dict[str, _Part] = {}
     order = []
     for index, reference in enumerate(references):
+        if reference.count(":") != 1:
+            raise refuse(f"/features/{index}", "must be view:feature")
+    if len(set(references)) < len(references):
+        raise refuse("/features", "must not repeat a feature")
+    for index, reference in enumerate(references):
         named, _, feature = reference.partition(":")
         if named not in parts:
             parts[named] = _part(catalog, named)

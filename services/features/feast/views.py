@@ -33,7 +33,7 @@ class Shown:
         stamps: per row, the time of the newest event.
         values: by feature, per row; None where nothing is shown.
         oldest_ms: the oldest of the times, None without any.
-        is_numbers: every value is a number, none is missing.
+        is_numbers: values are numbers or missing.
     """
 
     states: list[str]
@@ -62,10 +62,10 @@ class Shown:
         if not self._tail:
             self._stamps = b',"event_timestamps":' + orjson.dumps(self.stamps) + b"}"
             self._tail = b',"statuses":' + orjson.dumps(self.states) + self._stamps
-            if self.is_numbers:
-                # One call for all columns: numbers have no bracket of their own to split at.
-                texts = orjson.dumps(list(self.values.values()))[2:-2].split(b"],[")
-                self._columns = dict(zip(self.values, texts, strict=True))
+            # One call for all columns: numbers have no bracket of their own to split at.
+            text = orjson.dumps(list(self.values.values())) if self.is_numbers else b"null"
+            if b"null" not in text:
+                self._columns = dict(zip(self.values, text[2:-2].split(b"],["), strict=True))
         if self._columns:
             return b'{"values":[' + self._columns[name] + b"]" + self._tail
         values = self.values[name]
@@ -161,7 +161,7 @@ def _show_usual(
         [rendered[head] for head in heads],
         {name: decoded[name] for name in features},
         min(times),
-        view.layout.is_uniform and not any(None in column for column in decoded.values()),
+        view.layout.is_uniform,
     )
 
 
