@@ -2,7 +2,7 @@
 
 A field names its environment variables with `env(...)`. Lookup order for a service `inference` and
 a variable `LOG_LEVEL`: `INFERENCE_LOG_LEVEL`, then `LOG_LEVEL`, then the further aliases in order,
-then the default (CONTRACTS section 12). No other module reads the environment.
+then the default. No other module reads the environment.
 """
 
 import os

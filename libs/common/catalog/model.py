@@ -25,7 +25,7 @@ class Route:
         lane: live traffic goes before batch, batch before nothing else.
         retry_safe: the gateway may send it again although the method is not idempotent.
         error_shape: how errors are rendered for this protocol.
-        text_pointers: JSON pointers to user text, for guarded tenants (CONTRACTS section 10);
+        text_pointers: JSON pointers to user text, checked for guarded tenants;
             `*` matches every element of a list.
         also_v1: the path is served under `/v1` as well.
         ip_quota: (requests, seconds) allowed per client address on this route, on top of the
