@@ -218,15 +218,14 @@ class TextScorer:
         async def again(version: int) -> Sample:
             model = self._repository.loaded(one.model.name, version)
             assert isinstance(model, AnyTextModel), "both versions are of one task"
-            started = time.perf_counter()
             found = (await self.plane.predict(model, [text], priority=SHADOW, use_cache=False))[0]
             assert isinstance(found, TextAnswer), "errors were raised"
-            return _sample(model, found, time.perf_counter() - started)
+            return _sample(model, found)
 
         is_timed = len(call.texts) == 1 and not answer.cached
         seconds = answer.queue_s + answer.model_s
         return Facts(
-            _sample(one.model, answer, seconds),
+            _sample(one.model, answer),
             seconds if is_timed else None,
             again,
             call.endpoint,
@@ -237,9 +236,10 @@ class TextScorer:
         )
 
 
-def _sample(model: AnyTextModel, answer: TextAnswer, seconds: float) -> Sample:
+def _sample(model: AnyTextModel, answer: TextAnswer) -> Sample:
     """Describe an answer for a rollout."""
-    return Sample(_score(model, answer), answer.label, answer.label, answer.confidence, seconds)
+    score = _score(model, answer)
+    return Sample(score, answer.label, answer.label, answer.confidence, answer.model_s)
 
 
 def _score(model: AnyTextModel, answer: TextAnswer) -> float:

@@ -29,7 +29,7 @@ class Sample:
         score: 0 to 1, what the judge compares the distributions of.
         decision: what acts; two versions disagree where it differs.
         says: what a label is compared with: `yes` or `no`, or the label given.
-        seconds: that the model took.
+        seconds: that the model took, without waiting: the copies of a shadow wait longer.
     """
 
     score: float
@@ -179,8 +179,8 @@ class Trial:
         self._rollouts.pair(
             live,
             flipped=found.decision != stable.decision,
-            candidate_s=found.seconds,
-            stable_s=stable.seconds,
+            candidate_s=found.seconds if facts.seconds is not None else None,
+            stable_s=stable.seconds if facts.seconds is not None else None,
         )
         self._remember(live, Arm.CANDIDATE, key, replace(facts, sample=found), stable.says)
         took = round(found.seconds * 1e3, 3)

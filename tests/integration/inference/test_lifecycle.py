@@ -365,8 +365,11 @@ async def test_drift_is_told_as_events_and_gauges(root, stores):
         await until(lambda: one.changes("model.drift"), "the event")
         told = one.changes("model.drift")[0]
         assert (told["model"], told["version"], told["rows"]) == ("fraud", "2", 300)
+        assert told["rows_compared"] == 300
         assert told["score_psi"] >= 0
-        assert told["input_psi"]
+        assert 0 < told["score_ks"] <= 1
+        assert told["input_psi"].keys() == told["input_ks"].keys()
+        assert told["inputs_compared"] >= len(told["input_psi"]) > 0
         assert drift.due_events() == []
         text = (await one.client.get("/metrics")).text
         assert 'inference_score_drift_psi{model="fraud",version="2"}' in text

@@ -137,6 +137,16 @@ async def test_a_text_shadow_records_both_answers(root, stores):
         assert shadow["stable_prediction_id"] == body["prediction_id"]
 
 
+async def test_answers_from_the_cache_say_nothing_about_speed(root, stores):
+    async with replica(root, *stores, text_loading="eager") as one:
+        await _start(one, "sentiment", candidate="2", mode="shadow")
+        for _ in range(6):
+            await one.post("/predict", 200, text="good phone")
+        await until(lambda: len(one.changes("prediction.shadow")) == 6, "six shadow events")
+        live = one.state["control"].rollouts.live("sentiment")
+        assert len(live.recorder._latencies) == 1  # five of the six were cached
+
+
 async def test_a_candidate_with_other_labels_cannot_be_compared(root, stores):
     build_text_version(root, "sentiment", 3, labels=(*SENTIMENT_LABELS[:2], "great"))
     async with replica(root, *stores, **EAGER) as one:
