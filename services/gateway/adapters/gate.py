@@ -77,18 +77,21 @@ class Gate:
             return
         if len(self._live) + len(self._batch) >= _QUEUE_MAX:
             raise self._shed("too many calls wait already")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
         queue = self._batch if is_batch else self._live
         queue.append(turn)
+        timer = loop.call_later(max(0.0, wait_s), _too_late, turn)
         try:
-            async with asyncio.timeout(wait_s):
-                await turn
+            await turn
         except TimeoutError:
             self._withdraw(queue, turn)
             raise self._shed("its turn did not come in time") from None
         except asyncio.CancelledError:
             self._withdraw(queue, turn)
             raise
+        finally:
+            timer.cancel()
 
     def leave(self) -> None:
         """Give the turn on."""
@@ -160,7 +163,7 @@ class Gate:
                     turn.set_result(None)
 
     def _withdraw(self, queue: deque[asyncio.Future[None]], turn: asyncio.Future[None]) -> None:
-        if turn.done() and not turn.cancelled():
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
             self.leave()  # the turn came at the very moment of giving up
         elif turn in queue:
             queue.remove(turn)
@@ -170,3 +173,8 @@ class Gate:
         return UpstreamUnavailableError(
             f"{self.service} is at its limit: {why}.", code="shed", retry_after_s=1
         )
+
+
+def _too_late(turn: "asyncio.Future[None]") -> None:
+    if not turn.done():
+        turn.set_exception(TimeoutError())

@@ -7,6 +7,7 @@ from libs.common.catalog import Route
 from libs.common.context import Caller
 from services.gateway.adapters.exchange import Exchange, Message, Send
 from services.gateway.adapters.idempotency import IdempotentAnswers, StoredAnswer
+from services.gateway.adapters.server_protocol import LEAVERS
 from services.gateway.domain.creating import is_final
 
 # A larger answer is passed on and not kept.
@@ -42,6 +43,7 @@ class Once:
             return
         captured = _Captured(exchange.send)
         receive, exchange.receive, exchange.send = exchange.receive, _nobody_leaves, captured.send
+        exchange.scope.pop(LEAVERS, None)
         try:
             await action()
         finally:

@@ -84,7 +84,7 @@ class Upstream:
             ClientGoneError: the caller left.
         """
         sent: Body = await self._body(exchange, route.body_bytes_max) if body is None else body
-        watch = CallerWatch(exchange, sent)
+        watch = CallerWatch(exchange)
         try:
             await self._exchange(exchange, target, sent, route)
         except asyncio.CancelledError:

@@ -7,6 +7,7 @@ head and body of a small answer are one system call.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import orjson
@@ -23,11 +24,40 @@ HEAD_BYTES_MAX = 32 * 1024
 HEAD_FIELDS_MAX = 100
 # Set on the scope of a request whose body did not arrive in time.
 LATE = "gatehouse.late"
+# The connection's Leavers, on the scope of each of its requests.
+LEAVERS = "gatehouse.leavers"
 _TITLES = {
     400: ("malformed_request", "Malformed request", "This is not HTTP."),
     408: ("receipt_timeout", "Request not received in time", "The headers took too long."),
     431: ("headers_too_large", "Headers too large", "The headers are too large or too many."),
 }
+
+
+class Leavers:
+    """Who wants to know that the caller of a connection has gone."""
+
+    __slots__ = ("_callbacks", "_is_gone")
+
+    def __init__(self) -> None:
+        self._callbacks: set[Callable[[], None]] = set()
+        self._is_gone = False
+
+    def add(self, callback: Callable[[], None]) -> None:
+        """Call once the caller has gone; at once if it has."""
+        if self._is_gone:
+            callback()
+        else:
+            self._callbacks.add(callback)
+
+    def discard(self, callback: Callable[[], None]) -> None:
+        """Do not call."""
+        self._callbacks.discard(callback)
+
+    def gone(self) -> None:
+        """Tell everybody."""
+        self._is_gone = True
+        for callback in list(self._callbacks):
+            callback()
 
 
 class CorkedTransport:
@@ -77,14 +107,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_head_open = True
         self._is_body_open = False
         self._is_refused = False
+        self._leavers = Leavers()
         self._clock: asyncio.TimerHandle | None = self.loop.call_later(
             self.header_receipt_s, self._head_is_late
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and tell who waits on the caller's behalf."""
         self._stop_clock()
         super().connection_lost(exc)
+        self._leavers.gone()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and run a clock only for what did not arrive in one piece."""
@@ -106,6 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Count a new head."""
         super().on_message_begin()
+        cast(dict[str, Any], self.scope)[LEAVERS] = self._leavers
         self._head_bytes = 0
         self._is_head_open = True
 

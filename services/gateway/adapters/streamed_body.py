@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from services.gateway.adapters.exchange import ClientGoneError, Exchange, Message
-
-# Most answers come sooner; watching the caller costs a task.
-_WATCH_AFTER_S = 0.02
+from services.gateway.adapters.exchange import ClientGoneError, Exchange
+from services.gateway.adapters.server_protocol import LEAVERS, Leavers
 
 
 class StreamedBody:
@@ -40,18 +38,19 @@ class StreamedBody:
 
 
 class CallerWatch:
-    """Cancels the running task when its caller leaves before the answer is complete."""
+    """Cancels the running task when its caller leaves before the answer is complete.
 
-    def __init__(self, exchange: Exchange, body: bytes | StreamedBody) -> None:
+    The server's protocol tells; without its list of leavers nobody is watched.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._exchange = exchange
-        self._body = body
-        self._loop = asyncio.get_running_loop()
-        self._message: asyncio.Task[Message] | None = None
         self._is_gone = False
-        self._timer = self._loop.call_later(_WATCH_AFTER_S, self._start)
+        self._leavers: Leavers | None = exchange.scope.get(LEAVERS)
+        if self._leavers is not None:
+            self._leavers.add(self._on_gone)
 
     def raise_if_gone(self) -> None:
         """Turn our own cancellation into ClientGoneError."""
@@ -61,24 +60,9 @@ class CallerWatch:
 
     def stop(self) -> None:
         """End the watch."""
-        self._timer.cancel()
-        if self._message is not None:
-            self._message.remove_done_callback(self._on_message)
-            self._message.cancel()
+        if self._leavers is not None:
+            self._leavers.discard(self._on_gone)
 
-    def _start(self) -> None:
-        if isinstance(self._body, StreamedBody) and not self._body.is_read:
-            self._timer = self._loop.call_later(_WATCH_AFTER_S, self._start)
-            return
-        # After the body only http.disconnect can arrive.
-        self._message = self._loop.create_task(_receive(self._exchange))
-        self._message.add_done_callback(self._on_message)
-
-    def _on_message(self, message: "asyncio.Task[Message]") -> None:
-        if not message.cancelled():
-            self._is_gone = True
-            self._task.cancel()
-
-
-async def _receive(exchange: Exchange) -> Message:
-    return await exchange.receive()
+    def _on_gone(self) -> None:
+        self._is_gone = True
+        self._task.cancel()
