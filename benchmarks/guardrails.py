@@ -378,8 +378,7 @@ class Machine:
     def others(self) -> float:
         """Give the cores that others took since the start."""
         began, before = self._began
-        spent = float(self._rest() - before)
-        return round(max(0.0, spent) / (time.perf_counter() - began), 2)
+        return float(round(max(0.0, self._rest() - before) / (time.perf_counter() - began), 2))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
