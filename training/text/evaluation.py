@@ -1,5 +1,6 @@
 """Figures and calibration of text models; pure, in numpy."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,48 @@ def fit_balanced(logits: NDArray[Any], truth: NDArray[Any]) -> tuple[float, list
     offsets = np.zeros(classes)
     offsets[free] = fitted[1:] / fitted[0]
     return float(1.0 / fitted[0]), [round(float(value), 4) for value in offsets]
+
+
+Spans = Sequence[tuple[int, int, str]]  # start, end, label
+
+
+def span_scores(
+    meant: Sequence[Spans], found: Sequence[Spans], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Score typed spans at an intersection over union of one half: precision, recall, F1, F2.
+
+    Each meant span is hit by at most one found span of its label. The keys are the labels and
+    `all`; a figure without a denominator is None.
+    """
+    counts = {label: [0, 0, 0] for label in (*labels, "all")}
+    for own, spans in zip(meant, found, strict=True):
+        left = list(spans)
+        for start, end, label in own:
+            hit = next(
+                (
+                    span
+                    for span in left
+                    if span[2] == label
+                    and 2 * (min(end, span[1]) - max(start, span[0]))
+                    >= max(end, span[1]) - min(start, span[0])
+                ),
+                None,
+            )
+            for name in (label, "all"):
+                counts[name][0 if hit else 1] += 1
+            if hit is not None:
+                left.remove(hit)
+        for span in left:
+            counts[span[2]][2] += 1
+            counts["all"][2] += 1
+    report: dict[str, Any] = {}
+    for label, (hits, missed, wrong) in counts.items():
+        denominator = 5 * hits + 4 * missed + wrong
+        report[label] = {
+            "spans": hits + missed,
+            "precision": round(hits / (hits + wrong), 4) if hits + wrong else None,
+            "recall": round(hits / (hits + missed), 4) if hits + missed else None,
+            "f1": round(2 * hits / (2 * hits + missed + wrong), 4) if hits + missed else None,
+            "f2": round(5 * hits / denominator, 4) if hits + missed else None,
+        }
+    return report

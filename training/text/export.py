@@ -158,23 +158,49 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--validate", action="store_true", help="sentiment: score the int8 graph")
     arguments = parser.parse_args()
+    result = json.loads((arguments.work / "result.json").read_text())
     if arguments.model == "sentiment":
         from training.text.card import sentiment_card as write_card
         from training.text.sentiment import HEADS, manifest_fields
     else:
         from training.text.card import guard_card as write_card
         from training.text.guard import HEADS, manifest_fields
-    result = json.loads((arguments.work / "result.json").read_text())
+
+        result |= score_guard(arguments.work)
     fields, probes = manifest_fields(result)
     fields["card_text"] = write_card(result)
     export(arguments.work, arguments.out, HEADS, fields, probes)
-    if arguments.validate:
+    if arguments.validate and arguments.model == "sentiment":
         # The shipped int8 graph is what is judged, on the split that no choice was made on.
         result = {**result, **validate(arguments.out, result)}
         fields, probes = manifest_fields(result)
         fields["card_text"] = write_card(result)
         export(arguments.work, arguments.out, HEADS, fields, probes)
     print((arguments.out / "manifest.json").read_text()[:3000])
+
+
+def score_guard(work: Path) -> dict[str, Any]:
+    """Score int8 and float32 graphs of the guard on its held-out clusters."""
+    from training.text import guard
+
+    held = guard.held_out()
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    tokenizer.enable_truncation(guard.MAX_TOKENS)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch([row.text for row in held])]
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    model = Classifier(guard.HEADS)
+    model.load_state_dict(load_file(work / "model.safetensors"))
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        graphs = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        to_onnx(model, graphs[0])
+        quantize(*graphs)
+        for graph in graphs:
+            logits = np.zeros((len(ids), len(guard.LABELS)))
+            logits[order] = run(graph, [ids[index] for index in order], batch=8)
+            found.append(guard.evaluate(logits, held))
+    plain = {head: figures["average_precision"] for head, figures in found[0].items()}
+    return {"validation": found[1], "average_precision_float32": plain}
 
 
 def validate(out: Path, result: dict[str, Any]) -> dict[str, Any]:
