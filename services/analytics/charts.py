@@ -140,13 +140,22 @@ class Charts:
             (f"{row.model} {row.version} {row.metric}", row.effect, row.verdict)
             for row in report.items
         ]
+        rows += [
+            (f"{row.model} {row.version} {_watched(row)}", row.effect, row.verdict)
+            for row in report.inputs
+        ]
         rows.sort(key=lambda row: (-row[1], row[0]))
-        return Bars(f"Drift against the window before{_where(query)}", rows)
+        title = f"Drift{_where(query)}: against the window before, inputs against training"
+        return Bars(title, rows)
 
 
 def _shares(counts: dict[str, int], names: list[str]) -> list[float]:
     total = sum(counts.values())
     return [counts.get(name, 0) / total if total else 0.0 for name in names]
+
+
+def _watched(row: schemas.InputDriftView) -> str:
+    return "score against training" if row.kind == "score" else f"input {row.name}"
 
 
 def _where(query: schemas.ChartQuery) -> str:

@@ -282,7 +282,7 @@ class DriftQuery(_Request):
 
 
 class DriftView(BaseModel):
-    """One distribution; `p` is corrected over all that the answer tests."""
+    """One distribution; `p` and `ks_p` are corrected over all that the answer tests."""
 
     model: str
     version: str
@@ -291,19 +291,43 @@ class DriftView(BaseModel):
     effect: float
     p: float
     ks: float | None
+    ks_p: float | None
+    n: int
+    m: int
+    verdict: Literal["insufficient_data", "none", "minor", "moderate", "major"]
+
+
+class InputDriftView(BaseModel):
+    """One input of a model, or its score, at `at` against what the model was trained on."""
+
+    model: str
+    version: str
+    release: str
+    kind: Literal["input", "score"]
+    name: str
+    at: datetime
+    psi: float
+    effect: float
+    p: float
+    ks: float
+    ks_p: float | None
     n: int
     m: int
     verdict: Literal["insufficient_data", "none", "minor", "moderate", "major"]
 
 
 class DriftReport(BaseModel):
-    """Drift of `[start, end)` against `[reference_start, reference_end)`."""
+    """Drift of `[start, end)` against `[reference_start, reference_end)`.
+
+    `inputs` has what inference told last about the inputs and scores of each version.
+    """
 
     start: datetime
     end: datetime
     reference_start: datetime
     reference_end: datetime
     items: list[DriftView]
+    inputs: list[InputDriftView]
     next: None = None
 
 

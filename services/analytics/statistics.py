@@ -18,6 +18,7 @@ from services.analytics.domain.compare import (
 )
 from services.analytics.domain.drift import Drift, category_drift, judge_all, numeric_drift
 from services.analytics.domain.fold import Sums
+from services.analytics.domain.model_drift import judge
 from services.analytics.domain.ports import Filters, RollupReader, SeriesFigures
 from services.analytics.domain.sequential import (
     METHOD,
@@ -25,7 +26,7 @@ from services.analytics.domain.sequential import (
     sequential_difference,
     smoothed,
 )
-from services.analytics.domain.windows import Window, closed_window, floor_minute
+from services.analytics.domain.windows import HOUR, Window, closed_window, floor_minute
 
 _NUMBERS = ("score", "confidence", "input_length", "latency_ms", "freshness_s")
 _CATEGORIES = ("label", "risk", "decision")
@@ -93,7 +94,28 @@ class Statistics:
                 )
                 for key in found
             ],
+            inputs=await self._inputs(tenant, query, window),
         )
+
+    async def _inputs(
+        self, tenant: str, query: schemas.DriftQuery, window: Window
+    ) -> list[schemas.InputDriftView]:
+        """Give what was told in the window or since, and in the hour before its end at least."""
+        since = min(window.start, window.end - HOUR)
+        told = await self._reader.model_drifts(tenant, since, query.model, query.version)
+        return [
+            schemas.InputDriftView(
+                model=one.model,
+                version=one.version,
+                release=one.release,
+                kind=which.kind,
+                name=which.name,
+                at=one.at,
+                **asdict(drift),
+            )
+            for one, drifts in zip(told, judge(told), strict=True)
+            for which, drift in zip(one.told, drifts, strict=True)
+        ]
 
     async def compare(
         self, tenant: str, query: schemas.ComparisonQuery, now: datetime

@@ -46,13 +46,13 @@ class DriftMonitor:
         window.add(np.empty((len(scores), 0), np.float32), np.asarray(scores, np.float64))
 
     def publish(self) -> None:
-        """Compute all indexes, about 2 ms per version, and set the gauges."""
+        """Compute all indexes, a few milliseconds per version, and set the gauges."""
         for (name, version), (_, window) in list(self._windows.items()):
-            score = window.score_psi()
+            score = window.score()
             if score is not None:
-                self._metrics.score_drift.labels(name, version).set(score)
-            for feature, value in window.feature_psi().items():
-                self._metrics.input_drift.labels(name, version, feature).set(value)
+                self._metrics.score_drift.labels(name, version).set(score.psi)
+            for feature, moved in window.inputs().items():
+                self._metrics.input_drift.labels(name, version, feature).set(moved.psi)
 
     def due_events(self) -> list[Event]:
         """Describe each version that answered since the last events; none before their time."""
@@ -61,18 +61,27 @@ class DriftMonitor:
         self._told_at = time.monotonic()
         events = []
         for key, (manifest, window) in list(self._windows.items()):
-            score = window.score_psi()
+            score = window.score()
             if score is None or self._told.get(key) == window.seen:
                 continue
             self._told[key] = window.seen
-            inputs = sorted(window.feature_psi().items(), key=lambda pair: -pair[1])
+            inputs = window.inputs()
+            told = sorted(inputs, key=lambda name: -inputs[name].psi)[:_INPUTS_TOLD]
             data = {
                 "model": manifest.name,
                 "version": str(manifest.version),
                 "release": manifest.release,
                 "rows": window.seen,
-                "score_psi": _short(score),
-                "input_psi": {name: _short(value) for name, value in inputs[:_INPUTS_TOLD]},
+                "rows_compared": window.held,
+                "reference_rows": window.reference_rows,
+                "score_psi": _short(score.psi),
+                "score_ks": _short(score.ks),
+                "score_bins": score.bins,
+                "inputs_compared": len(inputs),
+                "input_psi": {name: _short(inputs[name].psi) for name in told},
+                "input_ks": {name: _short(inputs[name].ks) for name in told},
+                "input_known": {name: inputs[name].known for name in told},
+                "input_bins": {name: inputs[name].bins for name in told},
             }
             events.append(
                 Event(
@@ -92,10 +101,13 @@ class DriftMonitor:
         if found is None:
             return None
         window = found[1]
+        score, inputs = window.score(), window.inputs()
         return {
             "rows_seen": window.seen,
-            "score_psi": _short(window.score_psi()),
-            "input_psi": {key: _short(value) for key, value in window.feature_psi().items()},
+            "score_psi": _short(score.psi) if score else None,
+            "score_ks": _short(score.ks) if score else None,
+            "input_psi": {key: _short(moved.psi) for key, moved in inputs.items()},
+            "input_ks": {key: _short(moved.ks) for key, moved in inputs.items()},
         }
 
     def _open(self, manifest: Manifest, names: tuple[str, ...]) -> DriftWindow:
@@ -106,5 +118,5 @@ class DriftMonitor:
         return window
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _short(value: float) -> float:
+    return round(value, 4)

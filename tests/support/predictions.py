@@ -36,6 +36,34 @@ def prediction(at: datetime | None = None, *, tenant: str = "default", **data: A
     )
 
 
+def model_drift(at: datetime | None = None, *, tenant: str = "default", **data: Any) -> Event:
+    """One model.drift: 2,000 rows, one input that moved and one that did not."""
+    return Event(
+        type="model.drift",
+        source="inference",
+        event_class="sampled",
+        tenant=tenant,
+        time=wire_time(at or datetime.now(UTC)),
+        data={
+            "model": "fraud",
+            "version": "2",
+            "release": "2.0.0",
+            "rows": 5_000,
+            "rows_compared": 2_000,
+            "reference_rows": 600_000,
+            "score_psi": 0.0,
+            "score_ks": 0.01,
+            "inputs_compared": 30,
+            "input_psi": {"amount": 0.4, "hour": 0.0},
+            "input_ks": {"amount": 0.3, "hour": 0.012},
+            "score_bins": 11,
+            "input_known": {"amount": 2_000, "hour": 1_500},
+            "input_bins": {"amount": 11, "hour": 10},
+            **data,
+        },
+    )
+
+
 def verdict(at: datetime | None = None, *, tenant: str = "default", **data: Any) -> Event:
     """One verdict.given."""
     return Event(

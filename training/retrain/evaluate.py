@@ -223,11 +223,14 @@ def drift(
     """Population stability index per input and of the score, against the champion's training.
 
     The newest 2,000 rows count, as in serving; chance is taken off, so that 0 is "no more than
-    chance". Inputs of few values are left out.
+    chance".
     """
     window = DriftWindow(names, reference)
     window.add(rows, scores)
-    return window.feature_psi(), window.score_psi()
+    score = window.score()
+    return {
+        name: moved.psi for name, moved in window.inputs().items()
+    }, score.psi if score else None
 
 
 def judge(comparison: Comparison, challenger: str, test_frauds: int) -> Verdict:

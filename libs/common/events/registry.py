@@ -98,8 +98,8 @@ _ROWS = (
         "model.drift",
         "sampled",
         "inference",
-        "model version release rows rows_compared reference_rows score_psi score_ks "
-        "inputs_compared input_psi input_ks input_known",
+        "model version release rows rows_compared reference_rows score_psi score_ks score_bins "
+        "inputs_compared input_psi input_ks input_known input_bins",
     ),
     _row(
         "policy.changed",

@@ -35,7 +35,8 @@ _COLOURS = {"p50": "#4c78a8", "p95": "#f58518", "p99": "#b279a2", "mean": "#4c78
 _VERDICTS = {"insufficient_data": "#bab0ac", "none": "#54a24b", "minor": "#eeca3b",
              "moderate": "#f58518", "major": "#e45756"}  # fmt: skip
 _WARNING, _CRITICAL = "#eeca3b", "#e45756"
-BARS_MAX = 20
+BARS_MAX = 30
+_BAR_INCHES = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class ChartRenderer:
         from matplotlib.figure import Figure
 
         with mpl.rc_context(_RC):
-            figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+            figure = Figure(figsize=_size_of(chart), layout="constrained")
             FigureCanvasSVG(figure)
             axes = figure.add_subplot()
             axes.set_title(chart.title, loc="left")
@@ -103,6 +104,14 @@ class ChartRenderer:
     def close(self) -> None:
         """End the thread once the chart in hand is done."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _size_of(chart: Lines | Bins | Bars) -> tuple[float, float]:
+    """Give width and height in inches; bars get the room that their names need."""
+    width, height = _SIZE_INCHES
+    if isinstance(chart, Bars):
+        height = max(height, 1 + _BAR_INCHES * min(len(chart.rows), BARS_MAX))
+    return width, height
 
 
 def _draw_on(axes: Any, chart: Lines | Bins | Bars) -> None:

@@ -66,6 +66,9 @@ class Maintenance:
                     f"DELETE FROM {table} WHERE period < $1", now - self._hours_kept
                 )
             await connection.execute(
+                "DELETE FROM model_drift WHERE at < $1", now - self._minutes_kept
+            )
+            await connection.execute(
                 "DELETE FROM alert_transitions WHERE at < $1", now - TRANSITIONS_KEPT
             )
             await connection.execute(

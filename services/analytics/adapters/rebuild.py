@@ -28,7 +28,7 @@ SCHEMA = "analytics_rebuild"
 _LOCK_KEY = 0x72_65_62_75  # "rebu"
 _TABLES = (
     "rollup_minutes", "rollup_hours", "histogram_minutes", "histogram_hours",
-    "category_minutes", "category_hours", "tenant_totals", "series",
+    "category_minutes", "category_hours", "tenant_totals", "model_drift", "series",
 )  # fmt: skip
 # The pool's own limit is for requests; putting millions of rows in place takes longer.
 _SWAP_TIMEOUT_S = 3_600.0

@@ -8,10 +8,14 @@ so a batch writes tens of rows where a row per bucket took thousands.
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
+
 from services.analytics.domain.fold import ADDITIVE, Fold, Series, Slot, SlotFold, Sums
+from services.analytics.domain.model_drift import ModelDrift
 from services.analytics.domain.windows import floor_hour
 
 TAIL_NAME = "audit"
@@ -60,6 +64,14 @@ def _upsert_categories(table: str) -> str:
         f"DO UPDATE SET n = {table}.n + EXCLUDED.n"
     )
 
+
+_UPSERT_DRIFT = (
+    "INSERT INTO model_drift (tenant, model, version, release, at, n, m, compared, told) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb) ON CONFLICT (tenant, model, version) "
+    "DO UPDATE SET release = EXCLUDED.release, at = EXCLUDED.at, n = EXCLUDED.n, "
+    "m = EXCLUDED.m, compared = EXCLUDED.compared, told = EXCLUDED.told "
+    "WHERE EXCLUDED.at >= model_drift.at"
+)
 
 _TABLES = ("minutes", "hours")
 _SUMS = {name: _upsert_sums(f"rollup_{name}") for name in _TABLES}
@@ -118,6 +130,9 @@ class RollupWriter:
             if self._partitioned:
                 await self._ensure_partitions(connection, {slot.minute for slot in batch.slots})
             await _write(connection, batch.slots)
+            if batch.drifts:
+                rows = [_drift_row(tenant, one) for (tenant, *_), one in batch.drifts.items()]
+                await connection.executemany(_UPSERT_DRIFT, rows)
             if batch.predictions:
                 await connection.execute(
                     "INSERT INTO tenant_totals SELECT * FROM unnest($1::text[], $2::bigint[]) "
@@ -181,6 +196,13 @@ async def _write(connection: Any, slots: dict[Slot, SlotFold]) -> None:
         ]
         if categories:
             await connection.execute(_CATEGORIES[name], *map(list, zip(*categories, strict=True)))
+
+
+def _drift_row(tenant: str, one: ModelDrift) -> tuple[Any, ...]:
+    told = orjson.dumps([asdict(told) for told in one.told]).decode()
+    return (
+        tenant, one.model, one.version, one.release, one.at, one.n, one.m, one.compared, told,
+    )  # fmt: skip
 
 
 def _histogram_rows(

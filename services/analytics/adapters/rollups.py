@@ -3,11 +3,14 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+
 from libs.common.postgres import Postgres
 from services.analytics.adapters.rollup_writer import DOUBLE, TAIL_NAME
 from services.analytics.domain.aggregate import Aggregate
 from services.analytics.domain.chart_data import HOUR_STEP
 from services.analytics.domain.fold import ADDITIVE, Series, Sums
+from services.analytics.domain.model_drift import ModelDrift, Told
 from services.analytics.domain.ports import Filters, SeriesFigures, Watermark
 from services.analytics.domain.windows import Window
 
@@ -75,6 +78,11 @@ _POINT_SUMS = (
     f"{_PICKED}SELECT {_POINT} AS point, {_SUM_OF}, {_BOUNDS} {_step_rows('rollup')} GROUP BY point"
 )
 _POINT_BUCKETS = _added_buckets(_POINT, _step_rows("histogram", _OF_METRICS))
+_READ_DRIFTS = (
+    "SELECT model, version, release, at, n, m, compared, told FROM model_drift "
+    "WHERE tenant = $1 AND at >= $2 AND ($3::text IS NULL OR model = $3) "
+    "AND ($4::text IS NULL OR version = $4) ORDER BY model, version"
+)
 _REVISION = (
     "WITH picked AS (SELECT id FROM series WHERE tenant = $5 AND (kind = 'verdict' "
     "OR kind = 'prediction' AND ($6::text IS NULL OR model = $6) "
@@ -169,6 +177,19 @@ class RollupStore:
             tenant, "prediction", None, None, None, None,
         )  # fmt: skip
         return int(found)
+
+    async def model_drifts(
+        self, tenant: str, since: datetime, model: str | None, version: str | None
+    ) -> list[ModelDrift]:
+        """Give the newest drift of each version that was told of since then."""
+        rows = await self._postgres.fetch(_READ_DRIFTS, tenant, since, model, version)
+        return [
+            ModelDrift(
+                **{name: value for name, value in row.items() if name != "told"},
+                told=tuple(Told(**one) for one in orjson.loads(row["told"])),
+            )
+            for row in rows
+        ]
 
     async def watermark(self) -> Watermark:
         """Say how far the roll-ups follow the log."""

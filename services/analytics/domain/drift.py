@@ -8,7 +8,7 @@ test alone calls every trifle drift at n = 100,000, an effect alone calls noise 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from services.analytics.domain.histogram import merge
@@ -23,6 +23,8 @@ _EXPECTED_MIN = 5.0
 # Added to each count, so that an empty bin does not give an infinite PSI (phoenix#730).
 _SMOOTHING = 0.5
 CATEGORIES_MAX = 20
+# The Kolmogorov distribution leaves 1e-5 below this, where its series converges slowly.
+_KS_CERTAIN_BELOW, _KS_TERM_MIN = 0.3, 1e-18
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Drift:
         effect: PSI less its expectation under no drift, at least 0.
         p: chance of a PSI this large without drift; corrected once `judge_all` has run.
         ks: Kolmogorov-Smirnov distance, None for categories.
+        ks_p: chance of a distance this large without drift, corrected like `p`; None for
+            categories and small samples.
         n, m: samples now and in the reference.
     """
 
@@ -41,6 +45,7 @@ class Drift:
     effect: float
     p: float
     ks: float | None
+    ks_p: float | None
     n: int
     m: int
     verdict: Verdict
@@ -64,6 +69,25 @@ def chi_square_tail(x: float, degrees: int) -> float:
     return min(1.0, math.erfc(math.sqrt(half)) + math.exp(-half) * total)
 
 
+def ks_tail(distance: float, n: int, m: int) -> float:
+    """Give the chance of a Kolmogorov-Smirnov distance at least this large without drift.
+
+    The asymptotic series with Stephens' (1970) correction for samples of n and m. A distance at the
+    resolution of bins is a lower bound of the exact one, so the chance is at most overstated.
+    """
+    root = math.sqrt(n * m / (n + m))
+    x = (root + 0.12 + 0.11 / root) * distance
+    if x < _KS_CERTAIN_BELOW:
+        return 1.0
+    total = 0.0
+    for k in range(1, 101):
+        term = math.exp(-2 * (k * x) ** 2)
+        total += term if k % 2 else -term
+        if term < _KS_TERM_MIN:
+            break
+    return min(1.0, 2 * total)
+
+
 def psi_of(actual: Sequence[int], expected: Sequence[int]) -> float:
     """Population stability index of two count vectors, each count raised by 0.5.
 
@@ -83,14 +107,17 @@ def _compare(actual: Sequence[int], expected: Sequence[int], ks: float | None) -
     if n < SAMPLES_MIN or m < SAMPLES_MIN or len(actual) < 2:
         psi = psi_of(actual, expected) if n and m and len(actual) > 1 else 0.0
         enough = min(n, m) >= SAMPLES_MIN
-        return Drift(psi, 0.0, 1.0, ks, n, m, "none" if enough else "insufficient_data")
+        ks_p = ks_tail(ks, n, m) if enough and ks is not None else None
+        return Drift(psi, 0.0, 1.0, ks, ks_p, n, m, "none" if enough else "insufficient_data")
     psi, spread = psi_of(actual, expected), 1 / n + 1 / m
     effect = max(0.0, psi - (len(actual) - 1) * spread)
     p = chi_square_tail(psi / spread, len(actual) - 1)
-    return Drift(psi, effect, p, ks, n, m, _verdict(p, effect))
+    ks_p = None if ks is None else ks_tail(ks, n, m)
+    return Drift(psi, effect, p, ks, ks_p, n, m, verdict_of(p, effect))
 
 
-def _verdict(p: float, effect: float) -> Verdict:
+def verdict_of(p: float, effect: float) -> Verdict:
+    """Say it in a word: chance first, then size."""
     if p >= SIGNIFICANCE:
         return "none"
     if effect < MINOR_BELOW:
@@ -175,16 +202,13 @@ def corrected(p_values: Sequence[float]) -> list[float]:
 
 def judge_all(found: Mapping[str, Drift]) -> dict[str, Drift]:
     """Give the verdicts of several distributions with p corrected over those that were tested."""
+    judged = dict(found)
     tested = [name for name, one in found.items() if one.verdict != "insufficient_data"]
-    p_values = dict(zip(tested, corrected([found[name].p for name in tested]), strict=True))
-    return {
-        name: (
-            Drift(
-                one.psi, one.effect, p_values[name], one.ks, one.n, one.m,
-                _verdict(p_values[name], one.effect),
-            )
-            if name in p_values
-            else one
-        )
-        for name, one in found.items()
-    }  # fmt: skip
+    p_values = corrected([found[name].p for name in tested])
+    for name, p in zip(tested, p_values, strict=True):
+        judged[name] = replace(found[name], p=p, verdict=verdict_of(p, found[name].effect))
+    distances = {name: judged[name].ks_p for name in tested}
+    known = {name: p for name, p in distances.items() if p is not None}
+    for name, p in zip(known, corrected(list(known.values())), strict=True):
+        judged[name] = replace(judged[name], ks_p=p)
+    return judged

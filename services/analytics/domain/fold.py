@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from services.analytics.domain.histogram import bucket_of
+from services.analytics.domain.model_drift import EVENT_TYPE as DRIFT
+from services.analytics.domain.model_drift import ModelDrift, read_event
 from services.analytics.domain.windows import floor_minute
 
 # event type -> kind of series; other types do not concern analytics
@@ -117,9 +119,13 @@ class SlotFold:
 
 @dataclass(slots=True)
 class Fold:
-    """A folded batch, ready to be added to what is stored."""
+    """A folded batch, ready to be added to what is stored.
+
+    `drifts` has the newest drift by (tenant, model, version); of two at one time the later counts.
+    """
 
     slots: dict[Slot, SlotFold] = field(default_factory=dict)
+    drifts: dict[tuple[str, str, str], ModelDrift] = field(default_factory=dict)
     predictions: Counter[str] = field(default_factory=Counter)
     events: int = 0
     skipped: int = 0
@@ -190,8 +196,12 @@ def fold(documents: Iterable[Mapping[str, Any] | None]) -> Fold:
     last_time = datetime.min.replace(tzinfo=UTC)
     for document in documents:
         result.events += 1
-        kind = KINDS.get(str(document.get("type"))) if document else None
-        if document is None or kind is None:
+        if document is None:
+            continue
+        kind = KINDS.get(str(document.get("type")))
+        if kind is None:
+            if document.get("type") == DRIFT:
+                _keep_drift(result, document)
             continue
         data = document.get("data")
         moment = _moment_of(document)
@@ -208,6 +218,18 @@ def fold(documents: Iterable[Mapping[str, Any] | None]) -> Fold:
     if gathered:
         result.last_time = last_time
     return result
+
+
+def _keep_drift(result: Fold, document: Mapping[str, Any]) -> None:
+    data, moment = document.get("data"), _moment_of(document)
+    found = read_event(data, moment) if isinstance(data, dict) and moment is not None else None
+    if found is None:
+        result.skipped += 1
+        return
+    key = _name(document.get("tenant")), found.model, found.version
+    known = result.drifts.get(key)
+    if known is None or found.at >= known.at:
+        result.drifts[key] = found
 
 
 def _moment_of(document: Mapping[str, Any]) -> datetime | None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from services.analytics.domain.fold import Series, Sums
+from services.analytics.domain.model_drift import ModelDrift
 from services.analytics.domain.windows import Window
 
 
@@ -76,6 +77,12 @@ class RollupReader(Protocol):
 
     async def read(self, tenant: str, window: Window, filters: Filters) -> list[SeriesFigures]:
         """Give the figures of every series with data in the window."""
+        ...
+
+    async def model_drifts(
+        self, tenant: str, since: datetime, model: str | None, version: str | None
+    ) -> list[ModelDrift]:
+        """Give the newest drift of each version that was told of since then."""
         ...
 
     async def watermark(self) -> Watermark:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.integration.analytics.conftest import Running, Start
-from tests.support.predictions import prediction
+from tests.support.predictions import model_drift, prediction
 
 pytestmark = pytest.mark.anyio
 SVG = "{http://www.w3.org/2000/svg}"
@@ -61,6 +61,17 @@ async def test_each_chart_is_an_svg_document_with_its_names_as_text(start: Start
             assert "default-src 'none'" in answer.headers["content-security-policy"]
             found = texts(answer.content)
             assert all(any(text.startswith(name) for text in found) for name in shown), path
+
+
+async def test_the_drift_chart_shows_inputs_against_training(start: Start):
+    async with start() as running:
+        running.log.append(model_drift())
+        await seed(running)
+        answer = await running.client.get("/v1/analytics/charts/drift.svg?time_window_minutes=10")
+        assert {
+            "fraud 2 input amount (major)", "fraud 2 input hour (none)",
+            "fraud 2 score against training (none)",
+        } <= texts(answer.content)  # fmt: skip
 
 
 async def test_the_line_of_a_percentile_has_a_point_per_minute_with_traffic(start: Start):

@@ -11,7 +11,7 @@ from services.analytics.adapters.maintenance import Maintenance
 from services.analytics.adapters.rollup_writer import RollupWriter
 from services.analytics.domain.fold import fold
 from tests.integration.analytics.conftest import Running, Start
-from tests.support.predictions import prediction, verdict
+from tests.support.predictions import model_drift, prediction, verdict
 
 pytestmark = pytest.mark.anyio
 _TABLES = {
@@ -33,6 +33,7 @@ async def rows(postgres: Postgres) -> dict[str, list[Any]]:
         )
         for table, columns in _TABLES.items()
     }
+    found["drifts"] = await postgres.fetch("SELECT * FROM model_drift ORDER BY version")
     found["totals"] = await postgres.fetch("SELECT * FROM tenant_totals ORDER BY tenant")
     return {table: [tuple(row) for row in of_table] for table, of_table in found.items()}
 
@@ -64,14 +65,26 @@ async def test_a_rebuild_while_events_arrive_equals_the_count_of_the_tailer(
                 prediction(at, tenant="other", status="failed" if i % 4 else "ok"),
                 verdict(at, action="block" if i % 5 else "mask"),
             )
+        running.log.append(
+            model_drift(now), model_drift(now - timedelta(minutes=5), rows_compared=900),
+            model_drift(now - timedelta(minutes=5), version="1"),
+        )  # fmt: skip
+
+        async def is_read() -> bool:
+            found = await postgres.fetchval("SELECT next_index FROM tail_state")
+            return bool(found == 1803)
+
+        await running.until(is_read)
         await running.counted(600)
         before = await rows(postgres)
+        assert [(row[2], row[5]) for row in before["drifts"]] == [("1", 2_000), ("2", 2_000)]
         view = await rebuilt(running)
-        assert (view["state"], view["done"], view["total"]) == ("done", 1800, 1800)
+        assert (view["state"], view["done"], view["total"]) == ("done", 1803, 1803)
         assert await rows(postgres) == before
         # What is spoilt is healed, and events that arrive meanwhile are neither lost nor doubled.
         await postgres.execute("UPDATE rollup_hours SET n = n + 7")
         await postgres.execute("DELETE FROM histogram_minutes")
+        await postgres.execute("DELETE FROM model_drift")
         running.log.append(*(prediction(now, version="9") for _ in range(50)))
         view, _ = await asyncio.gather(rebuilt(running), running.counted(650))
         assert view["state"] == "done", view
@@ -82,6 +95,7 @@ async def test_a_rebuild_while_events_arrive_equals_the_count_of_the_tailer(
         after = await rows(postgres)
         kept = [row for row in after["histogram_minutes"] if row[3] != "9"]
         assert kept == before["histogram_minutes"]
+        assert after["drifts"] == before["drifts"]
         exists = await postgres.fetchval("SELECT to_regnamespace('analytics_rebuild')")
         assert exists is None
     await postgres.close()

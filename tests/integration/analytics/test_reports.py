@@ -3,14 +3,16 @@
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from libs.common.redis import create_redis
+from services.analytics.adapters.gemini import GeminiWriter
 from services.analytics.adapters.report_cache import Made, ReportCache
 from tests.integration.analytics.conftest import Running, Start
-from tests.support.gemini.server import serve_gemini
+from tests.support.gemini.server import MODES, serve_gemini
 from tests.support.predictions import prediction
 
 pytestmark = [
@@ -167,8 +169,9 @@ async def test_a_cancelled_caller_and_a_late_one_do_not_stop_the_flight(redis_ur
     go.set()
     assert late is None
     # It joins the flight or, a moment later, finds what the flight has cached.
-    value, _ = await patient
-    assert value == {"n": 1}
+    found = await patient
+    assert found is not None
+    assert found[0] == {"n": 1}
     assert await cache.look("reports:{t}:c") == {"n": 1}
     await redis.aclose()
 
@@ -196,13 +199,13 @@ async def test_with_redis_gone_reports_are_written_by_rules(start: Start):
 
 
 async def test_thresholds_start_at_the_missions_defaults_and_changes_are_versions(start: Start):
-    async with start() as running:
+    async with start(**FROZEN) as running:
         body = (await running.client.get("/metrics/thresholds")).json()
         assert (body["min_confidence_warning"], body["min_confidence_critical"]) == (0.6, 0.4)
         assert body["max_inference_time_warning_ms"] == 200
         assert body["max_inference_time_critical_ms"] == 500
         assert body["version"] == 0
-        running.log.append(prediction(latency_ms={"total": 50.0}))
+        running.log.append(prediction(NOW, latency_ms={"total": 50.0}))
         await running.counted(1)
         changed = await running.client.put(
             "/metrics/thresholds",
@@ -214,7 +217,7 @@ async def test_thresholds_start_at_the_missions_defaults_and_changes_are_version
         assert event.type == "threshold.changed"
         assert event.data["to"]["max_inference_time_warning_ms"] == 10
         figures = (await running.client.post("/metrics/aggregated", json={})).json()
-        assert figures["status"] == "CRITICAL"
+        assert figures["status"] == "CRITICAL", figures
         assert figures["thresholds_version"] == "1"
         assert figures["breaches"][0]["metric"] == "latency_p95_ms"
 
@@ -241,6 +244,48 @@ async def test_bad_thresholds_are_refused_and_nothing_is_written(
             assert answer.json()["errors"][0]["pointer"] == pointer
         assert (await running.client.get("/metrics/thresholds")).json()["version"] == 0
         assert running.events.events == []
+
+
+async def test_modes_that_are_tried_again_end_in_a_whole_report_too(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    async def at_once(_: float) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("services.analytics.app.GeminiWriter", partial(GeminiWriter, sleep=at_once))
+    reasons = {
+        "503": "upstream_error",
+        "html_502": "upstream_error",
+        "429": "rate_limited",
+        "reset_mid_body": "transport",
+        "slow": "timeout",
+    }
+    async with serve_gemini() as stand_in:
+        settings = {
+            **FROZEN,
+            "gemini_api_key": "test-key",
+            "gemini_base_url": stand_in.url,
+            "gemini_rate_limit": 100,
+            "gemini_timeout_s": 0.5,
+        }
+        async with start(**settings) as running:
+            await seed(running, failed=40)
+            # One that succeeds in between keeps the circuit closed.
+            modes = [mode for failing in reasons for mode in (failing, "ok")]
+            for at, mode in enumerate(modes):
+                stand_in.set(mode, latency_ms=1_000 if mode == "slow" else 0)
+                answer = await running.client.post(
+                    "/analyze/performance", json={"time_window_minutes": 8 + at}
+                )
+                report = answer.json()
+                assert report["fallback_reason"] == reasons.get(mode), mode
+                assert report["generated_by"] == ("gemini" if mode == "ok" else "rules")
+                assert report["summary"], mode
+                assert report["recommendations"], mode
+                assert numbers_in(report) <= numbers_of_facts(report), mode
+    tested = reasons.keys() | {"ok", "fenced_json", "reasoning_prefix", "400_key", "blocked"}
+    tested |= {"max_tokens", "empty_parts", "not_json", "nonsense_numbers", "injection_echo"}
+    assert tested | {"unknown_fact"} == set(MODES)
 
 
 @pytest.mark.parametrize("redis", ["up", "down"])

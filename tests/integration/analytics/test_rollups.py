@@ -43,6 +43,18 @@ async def test_a_window_without_end_includes_the_running_minute_and_says_it_is_o
         assert body["status"] == "OK"
 
 
+async def test_the_newest_event_is_in_the_window_at_every_minute_of_an_hour(start: Start):
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
+    moments = [hour + timedelta(minutes=i, seconds=s) for i in range(60) for s in (0, 59.999)]
+    now = moments[0]
+    async with start(clock=lambda: now) as running:
+        for at, now in enumerate(moments, 1):
+            running.log.append(prediction(now))
+            await running.counted(at)
+            body = (await running.client.post("/metrics/aggregated", json={})).json()
+            assert body["total_predictions"] == at, now
+
+
 async def test_an_empty_window_has_counts_of_zero_and_nulls_for_the_rest(start: Start):
     async with start() as running:
         answer = await running.client.post("/metrics/aggregated", json={"time_window_minutes": 1})

@@ -2,11 +2,12 @@
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from tests.integration.analytics.conftest import Running, Start
-from tests.support.predictions import prediction
+from tests.support.predictions import model_drift, prediction
 
 pytestmark = pytest.mark.anyio
 
@@ -106,4 +107,64 @@ async def test_bad_questions_are_refused(start: Start, path, status):
 
 async def test_empty_windows_have_no_drift_to_report(start: Start):
     async with start() as running:
-        assert (await running.client.get("/v1/analytics/drift")).json()["items"] == []
+        body = (await running.client.get("/v1/analytics/drift")).json()
+        assert (body["items"], body["inputs"]) == ([], [])
+
+
+async def inputs_of(running: Running, n: int, query: str = "") -> list[dict[str, Any]]:
+    """Wait until the answer has n inputs and scores."""
+
+    async def found() -> Any:
+        body = (await running.client.get(f"/v1/analytics/drift{query}")).json()
+        return body if len(body["inputs"]) == n else None
+
+    rows: list[dict[str, Any]] = (await running.until(found))["inputs"]
+    return rows
+
+
+async def test_drift_of_inputs_is_told_with_verdicts_and_the_newest_counts(start: Start):
+    now = datetime.now(UTC)
+    async with start() as running:
+        running.log.append(
+            model_drift(now - timedelta(minutes=1)),
+            # Older, though later in the log: it was delayed.
+            model_drift(
+                now - timedelta(minutes=9), input_psi={"hour": 9.0}, input_ks={"hour": 0.9}
+            ),
+            model_drift(now, tenant="other", version="7"),
+        )
+        rows = {row["name"]: row for row in await inputs_of(running, 3)}
+        assert {name: row["verdict"] for name, row in rows.items()} == {
+            "score": "none", "amount": "major", "hour": "none",
+        }  # fmt: skip
+        assert [rows[name]["kind"] for name in ("score", "hour")] == ["score", "input"]
+        amount = rows["amount"]
+        assert (amount["model"], amount["version"], amount["release"]) == ("fraud", "2", "2.0.0")
+        assert (amount["effect"], amount["ks"], amount["n"]) == (0.4, 0.3, 2_000)
+        assert amount["p"] < 1e-9
+        assert amount["ks_p"] < 1e-9
+        assert rows["hour"]["ks_p"] > 0.5
+        # Healed in the next event; asked for another version there is nothing.
+        healed: dict[str, Any] = {"input_psi": {"amount": 0.0}, "input_ks": {"amount": 0.01}}
+        running.log.append(model_drift(now + timedelta(seconds=1), **healed))
+        assert {row["verdict"] for row in await inputs_of(running, 2)} == {"none"}
+        assert await inputs_of(running, 0, "?version=1") == []
+
+
+async def test_drift_of_inputs_that_is_old_or_unusable_is_not_shown(start: Start):
+    now = datetime.now(UTC)
+    async with start() as running:
+        running.log.append(
+            model_drift(now - timedelta(hours=2), version="1"),
+            model_drift(now, version="2", rows_compared="many"),
+            model_drift(now, version="3", rows_compared=150),
+            model_drift(now, version="4", input_psi={"amount": "much", "hour": -1}),
+            model_drift(now, version="5", input_psi=["amount"], score_psi=None),
+        )
+        rows = await inputs_of(running, 4)
+        assert {(row["version"], row["name"], row["verdict"]) for row in rows} == {
+            ("3", "amount", "insufficient_data"), ("3", "hour", "insufficient_data"),
+            ("3", "score", "insufficient_data"), ("4", "score", "none"),
+        }  # fmt: skip
+        whole_day = await inputs_of(running, 7, "?time_window_minutes=1440")
+        assert {row["version"] for row in whole_day} == {"1", "3", "4"}

@@ -15,6 +15,7 @@ from services.analytics.domain.drift import (
     corrected,
     judge_all,
     ks_distance,
+    ks_tail,
     numeric_drift,
 )
 from services.analytics.domain.histogram import bucket_of
@@ -29,6 +30,34 @@ def sample(rng: random.Random, n: int, mean: float = 3.0) -> Counter[int]:
 @given(st.floats(0.01, 200), st.integers(1, 25))
 def test_the_chi_square_tail_agrees_with_scipy(x, degrees):
     assert chi_square_tail(x, degrees) == pytest.approx(stats.chi2.sf(x, degrees), abs=1e-12)
+
+
+@given(st.floats(0, 1), st.integers(200, 5_000), st.integers(200, 5_000))
+def test_the_chance_of_a_distance_agrees_with_scipy(distance, n, m):
+    root = (n * m / (n + m)) ** 0.5
+    stephens = (root + 0.12 + 0.11 / root) * distance
+    assert ks_tail(distance, n, m) == pytest.approx(stats.kstwobign.sf(stephens), abs=2e-5)
+
+
+def test_the_chance_of_a_distance_is_close_to_the_exact_one():
+    for distance in (0.05, 0.08, 0.1, 0.15):
+        assert ks_tail(distance, 400, 300) == pytest.approx(
+            stats.distributions.kstwo.sf(distance, round(400 * 300 / 700)), rel=0.15, abs=0.02
+        )
+
+
+@pytest.mark.parametrize("n", [200, 500])
+def test_distances_raise_false_alarms_in_two_percent_at_most_of_a_thousand_null_runs(n):
+    rng = random.Random(n + 1)
+    found = (numeric_drift(sample(rng, n), sample(rng, n)).ks_p for _ in range(NULL_RUNS))
+    assert sum(p is not None and p < 0.01 for p in found) <= 0.02 * NULL_RUNS
+
+
+def test_a_moved_distribution_has_a_distance_beyond_chance():
+    rng = random.Random(9)
+    moved = numeric_drift(sample(rng, 400, 3.4), sample(rng, 400))
+    assert moved.ks_p is not None
+    assert moved.ks_p < 1e-6
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
@@ -88,8 +117,8 @@ def test_the_distance_is_that_of_scipy_within_the_width_of_a_bucket():
 
 
 def test_many_looks_are_corrected_for():
-    weak = Drift(0.2, 0.15, 0.008, None, 500, 500, "moderate")
-    noise = Drift(0.01, 0.0, 0.6, None, 500, 500, "none")
+    weak = Drift(0.2, 0.15, 0.008, None, None, 500, 500, "moderate")
+    noise = Drift(0.01, 0.0, 0.6, None, None, 500, 500, "none")
     found = judge_all({"score": weak, **{f"f{at}": noise for at in range(9)}})
     assert found["score"].p == pytest.approx(0.08)
     assert found["score"].verdict == "none"
