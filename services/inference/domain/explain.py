@@ -19,6 +19,9 @@ from services.inference.domain.trees import FloatMatrix, TreeEnsemble
 
 # Above this the tables cost more memory than an explanation is worth.
 TABLE_BYTES_MAX = 64 << 20
+# Leaves whose tables are computed in one go: a few calls of numpy instead of hundreds per leaf,
+# each short enough to let other threads run in between.
+_LEAVES_AT_ONCE = 256
 
 
 class ExplainerTooLargeError(ValueError):
@@ -57,6 +60,7 @@ class TreeExplainer:
         self._table = np.zeros((table_rows, width), np.float64)
         self._features = ensemble.features
         base, row = ensemble.base_margin, 0
+        alike: dict[int, list[tuple[int, float, list[float]]]] = {}
         for number, leaf in enumerate(leaves):
             d = len(leaf.bounds)
             for slot, (feature, (low, high, missing, _)) in enumerate(leaf.bounds.items()):
@@ -66,10 +70,17 @@ class TreeExplainer:
                 self._takes_missing[number, slot] = missing
             shares = [share for *_, share in leaf.bounds.values()]
             self._first_row[number] = row
-            self._table[row : row + (1 << d), :d] = shapley_table(leaf.value, shares)
+            alike.setdefault(d, []).append((row, leaf.value, shares))
             row += 1 << d
             base += leaf.value * float(np.prod(shares))
         self.base_value = base
+        for d, group in alike.items():
+            for start in range(0, len(group), _LEAVES_AT_ONCE):
+                some = group[start : start + _LEAVES_AT_ONCE]
+                rows, values, each = zip(*some, strict=True)
+                places = np.asarray(rows)[:, None] + np.arange(1 << d)
+                tables = shapley_tables(np.asarray(values), np.asarray(each).reshape(len(some), d))
+                self._table[places, :d] = tables
         # Slots in the order of their features, and where each feature that is used begins.
         slots = self._feature.ravel()
         self._by_feature = np.argsort(slots, kind="stable")
@@ -102,35 +113,34 @@ class TreeExplainer:
         return summed
 
 
-def shapley_table(value: float, shares: list[float]) -> NDArray[np.float64]:
-    """Compute a leaf's Shapley values for each mask of met features.
+def shapley_tables(values: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the Shapley values of leaves with equally many features, for each mask of met ones.
 
     For feature i and mask o: `value * (o_i - z_i) * sum_k k!(d-k-1)!/d! * c_k`, where c_k is the
     coefficient of y^k in the product over j != i of `(z_j + o_j * y)`.
 
     Args:
-        value: margin of the leaf.
-        shares: cover share z of each of the d distinct features.
+        values: margins of the leaves, shape (leaves,).
+        shares: cover shares z of their distinct features, shape (leaves, d).
 
     Returns:
-        shape (2^d, d); row m belongs to the mask with bit j set when feature j is met.
+        shape (leaves, 2^d, d); row m belongs to the mask with bit j set when feature j is met.
     """
-    d = len(shares)
-    masks = np.arange(1 << d)
-    table = np.zeros((1 << d, d))
+    leaves, d = shares.shape
+    met = (np.arange(1 << d)[:, None] >> np.arange(d) & 1).astype(np.float64)
+    weights = np.asarray([factorial(k) * factorial(d - k - 1) / factorial(d) for k in range(d)])
+    tables = np.zeros((leaves, 1 << d, d))
     for i in range(d):
-        polynomial = np.zeros((1 << d, d))
-        polynomial[:, 0] = 1.0
+        polynomial = np.zeros((leaves, 1 << d, d))
+        polynomial[:, :, 0] = 1.0
         for j in range(d):
             if j != i:
-                met = (masks >> j & 1).astype(np.float64)
                 shifted = np.zeros_like(polynomial)
-                shifted[:, 1:] = polynomial[:, :-1] * met[:, None]
-                polynomial = polynomial * shares[j] + shifted
-        weights = [factorial(k) * factorial(d - k - 1) / factorial(d) for k in range(d)]
-        own = (masks >> i & 1) - shares[i]
-        table[:, i] = value * own * (polynomial @ np.asarray(weights))
-    return table
+                shifted[:, :, 1:] = polynomial[:, :, :-1] * met[:, j, None]
+                polynomial = polynomial * shares[:, j, None, None] + shifted
+        own = met[:, i] - shares[:, i, None]
+        tables[:, :, i] = values[:, None] * own * (polynomial @ weights)
+    return tables
 
 
 def _leaves(ensemble: TreeEnsemble, root: int) -> list[_Leaf]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.features.fraud import FRAUD_V1
-from services.inference.domain.explain import ExplainerTooLargeError, TreeExplainer, shapley_table
+from services.inference.domain.explain import ExplainerTooLargeError, TreeExplainer, shapley_tables
 from services.inference.domain.trees import TreeFormatError, parse_xgboost
 from tests.support.tabular_models import random_rows, train
 
@@ -40,7 +40,7 @@ def test_contributions_equal_pred_contribs_and_add_up(tmp_path: Path, trees: int
 )
 def test_a_leafs_table_equals_the_definition_of_shapley_values(value: float, shares: list[float]):
     d = len(shares)
-    table = shapley_table(value, shares)
+    table = shapley_tables(np.array([value]), np.array([shares]))[0]
 
     def worth(known: set[int], mask: int) -> float:
         result = value
@@ -81,3 +81,8 @@ def test_importance_is_the_librarys_total_gain(tmp_path: Path):
     for name, gain in gains.items():
         assert own[int(name[1:])] == pytest.approx(gain / total, rel=1e-4)
     assert own.sum() == pytest.approx(1.0)
+
+
+def test_a_leaf_without_features_has_nothing_to_share():
+    tables = shapley_tables(np.array([0.5, -1.0]), np.zeros((2, 0)))
+    assert tables.shape == (2, 1, 0)
