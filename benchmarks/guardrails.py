@@ -373,7 +373,7 @@ class Machine:
             with suppress(psutil.NoSuchProcess):
                 used = process.cpu_times()
                 spent -= used.user + used.system
-        return spent
+        return float(spent)
 
     def others(self) -> float:
         """Give the cores that others took since the start."""
