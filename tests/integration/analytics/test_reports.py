@@ -97,6 +97,7 @@ async def test_a_healthy_window_has_no_issue_and_an_empty_one_says_so(start: Sta
 async def test_gemini_writes_once_and_the_cache_answers_the_next_question(start: Start):
     async with serve_gemini() as stand_in:
         settings = {**FROZEN, "gemini_api_key": "test-key", "gemini_base_url": stand_in.url}
+        settings |= {"gemini_prompt_usd": 2.0, "gemini_answer_usd": 8.0}
         async with start(**settings) as running:
             await seed(running, failed=40)
             stand_in.set("ok", latency_ms=200)
@@ -108,6 +109,12 @@ async def test_gemini_writes_once_and_the_cache_answers_the_next_question(start:
             assert again["cache"]["hit"] is True
             assert len(stand_in.calls) == 1
             assert numbers_in(again) <= numbers_of_facts(again)
+            # What it cost is counted once, at the configured prices.
+            usage, text = reports[0]["usage"], (await running.client.get("/metrics")).text
+            cost = (usage["prompt_tokens"] * 2.0 + usage["answer_tokens"] * 8.0) / 1e6
+            (told,) = re.findall(r"^gatehouse_analytics_gemini_cost_usd_total (.+)$", text, re.M)
+            assert float(told) == pytest.approx(cost)
+            assert 'gemini_attempts_total{outcome="ok"} 1.0' in text
             assert "sentiment" not in str(stand_in.calls[0]["body"]["contents"])
 
 

@@ -1,6 +1,7 @@
 """From the audit log to the mission's endpoints, over real stores."""
 
 import random
+import statistics
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -67,6 +68,21 @@ async def test_an_empty_window_has_counts_of_zero_and_nulls_for_the_rest(start: 
         assert body["cache"]["hit_rate"] is None
         assert body["status"] == "OK"
         assert body["by_model"] == []
+
+
+async def test_the_correlation_is_the_exact_one_and_an_unknown_model_has_no_data(start: Start):
+    rng = random.Random(5)
+    pairs = [(length, 3.0 + length / 20 + rng.gauss(0, 2)) for length in range(20, 220)]
+    async with start() as running:
+        running.log.append(*(prediction(input_length=x, latency_ms={"total": y}) for x, y in pairs))
+        await running.counted(len(pairs))
+        body = (await running.client.post("/metrics/aggregated", json={})).json()
+        exact = statistics.correlation(*zip(*pairs, strict=True))
+        assert body["input_length_latency_correlation"] == pytest.approx(exact, abs=1e-9)
+        answer = await running.client.post("/metrics/aggregated", json={"model": "nobody"})
+        assert answer.status_code == 200
+        assert answer.json()["total_predictions"] == 0
+        assert answer.json()["latency_ms"]["p95"] is None
 
 
 async def test_figures_of_a_day_agree_with_an_exact_recount(start: Start):

@@ -42,6 +42,35 @@ async def test_a_shifted_score_is_drift_and_the_rest_is_not(start: Start):
         assert items["label"]["verdict"] == "none"
 
 
+async def test_features_that_go_missing_or_stale_or_old_are_drift(start: Start):
+    now, rng = datetime.now(UTC), random.Random(6)
+    async with start() as running:
+        for back, missing, stale, age_s in ((15, 0.02, 0.1, 5.0), (4, 0.1, 0.3, 50.0)):
+            running.log.append(
+                *(
+                    prediction(
+                        now - timedelta(minutes=back),
+                        features={
+                            "used": 10,
+                            "missing": int(rng.random() < missing * 10),
+                            "stale": int(rng.random() < stale),
+                            "freshness_s": rng.expovariate(1 / age_s),
+                        },
+                    )
+                    for _ in range(300)
+                )
+            )
+        await running.counted(600)
+        answer = await running.client.get("/v1/analytics/drift?time_window_minutes=10")
+        items = {row["metric"]: row for row in answer.json()["items"]}
+        assert items["freshness_s"]["verdict"] == "major"
+        assert items["freshness_s"]["ks_p"] < 1e-6
+        assert items["missing_features"]["verdict"] in {"minor", "moderate", "major"}
+        assert items["stale_features"]["verdict"] in {"minor", "moderate", "major"}
+        assert items["missing_features"]["ks_p"] is None
+        assert items["score"]["verdict"] == "none"
+
+
 async def test_a_version_with_more_errors_is_worse_and_the_split_is_checked(start: Start):
     async with start() as running:
         await seed(running, shift=0)
