@@ -20,7 +20,7 @@ DEFAULT_COUNTRIES = ("", "us", "uk")
 # Hosts, dates and ages are personal only together with something else, and lists of names miss and
 # mistake too much to mask by: off unless asked for.
 DEFAULT_EXCLUDED = frozenset(
-    {"DATE_TIME", "AGE", "URL", "PERSON", "LOCATION", "ORGANIZATION", "ADDRESS", "TITLE"}
+    {"DATE_TIME", "AGE", "URL", "PERSON", "LOCATION", "ORGANIZATION", "ADDRESS"}
 )
 
 
