@@ -51,10 +51,12 @@ from services.analytics.domain.compare import (
     quantile_difference,
     rate_difference,
 )
-from services.analytics.domain.drift import numeric_drift
+from services.analytics.domain.drift import SIGNIFICANCE, numeric_drift
 from services.analytics.domain.fold import fold
 from services.analytics.domain.histogram import bucket_of
+from services.analytics.domain.model_drift import ModelDrift, Told, judge
 from services.analytics.domain.sequential import sequential_difference, smoothed
+from services.inference.domain.drift import DriftWindow
 from tests.support.analytics_processes import analytics_processes
 from tests.support.gemini.server import serve_gemini
 
@@ -385,6 +387,12 @@ async def null(_: Stores) -> list[Row]:
     for n in (200, 500, 2_000):
         alarms = _share(1_000, partial(_psi_alarms, n=n))
         rows.append((f"PSI false alarms, n = {n}, 1,000 runs", f"{alarms:.1%}", "<= 2 %"))
+        alarms = _share(1_000, partial(_ks_alarms, n=n))
+        rows.append((f"KS below 1 %, n = {n}, 1,000 runs", f"{alarms:.1%}", "<= 2 %"))
+    reference = _inputs_reference()
+    for n in (200, 2_000):
+        alarms = _share(1_000, partial(_input_alarms, n=n, reference=reference))
+        rows.append((f"any of 13 inputs alarms, n = {n}, 1,000 runs", f"{alarms:.1%}", "<= 2 %"))
     covers: tuple[tuple[str, Callable[[np.random.Generator], bool]], ...] = (
         ("rates", _rates_cover), ("means", _means_cover), ("P95", _quantiles_cover),
     )  # fmt: skip
@@ -410,6 +418,48 @@ def _buckets(values: Any) -> Counter[int]:
 def _psi_alarms(rng: np.random.Generator, n: int) -> bool:
     now, before = (_buckets(rng.lognormal(3, 0.8, n)) for _ in range(2))
     return numeric_drift(now, before).verdict != "none"
+
+
+def _ks_alarms(rng: np.random.Generator, n: int) -> bool:
+    now, before = (_buckets(rng.lognormal(3, 0.8, n)) for _ in range(2))
+    found = numeric_drift(now, before)
+    return found.ks_p is not None and found.ks_p < SIGNIFICANCE
+
+
+def _inputs(rng: np.random.Generator, n: int) -> tuple[Any, Any]:
+    """Draw twelve inputs, half of them counts, a tenth of each missing; and a score."""
+    rows = rng.normal(0, 1, (n, 12))
+    rows[:, 6:] = rng.poisson([0.1, 0.7, 1, 2, 5, 20], (n, 6))
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    return rows.astype(np.float32), rng.random(n)
+
+
+def _inputs_reference() -> dict[str, Any]:
+    rows, scores = _inputs(np.random.default_rng(7), 20_000)
+    steps = np.linspace(0, 1, 11)
+    features = {
+        str(at): {
+            "deciles": np.nanquantile(column, steps, method="inverted_cdf").tolist(),
+            "missing_share": float(np.isnan(column).mean()),
+        }
+        for at, column in enumerate(rows.T)
+    }
+    score = {"deciles": np.quantile(scores, steps).tolist()}
+    return {"rows": len(rows), "features": features, "score": score}
+
+
+def _input_alarms(rng: np.random.Generator, n: int, reference: dict[str, Any]) -> bool:
+    """Compare as inference does and judge as analytics does."""
+    window = DriftWindow([str(at) for at in range(12)], reference)
+    window.add(*_inputs(rng, n))
+    score = window.score()
+    moved = list(window.inputs().values()) + ([score] if score else [])
+    told = tuple(
+        Told("input", str(at), one.psi, one.ks, one.known, one.bins) for at, one in enumerate(moved)
+    )
+    at = datetime.now(UTC)
+    found = ModelDrift("m", "1", "1.0.0", at, n, reference["rows"], len(told), told)
+    return any(one.verdict != "none" for one in judge([found])[0])
 
 
 def _rates_cover(rng: np.random.Generator) -> bool:
