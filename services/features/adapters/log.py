@@ -40,6 +40,16 @@ UPDATE partitions SET next_offset = moved.next_offset
 FROM unnest($1::smallint[], $2::bigint[]) AS moved (partition, next_offset)
 WHERE partitions.partition = moved.partition
 """
+# Rows are locked in the order in which ingestion locks them; without it the two deadlock.
+_NOTE = """
+WITH held AS MATERIALIZED (
+    SELECT partition FROM partitions WHERE partition = ANY($1::smallint[])
+    ORDER BY partition FOR UPDATE
+)
+UPDATE partitions SET applied_offset = done.o
+FROM held JOIN unnest($1::smallint[], $2::bigint[]) AS done (p, o) ON held.partition = done.p
+WHERE partitions.partition = held.partition AND applied_offset < done.o
+"""
 _LOG_COLUMNS = ["partition", "offset", "tenant", "view", "entity", "record", "arrival_ms"]
 _LOG_COLUMNS.append("event_id")
 LABELS = """
@@ -260,20 +270,16 @@ async def acquire_leases(connection: Any, partitions: list[int]) -> dict[int, in
         for partition in partitions
         if await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LEASE_CLASS, partition)
     ]
-    rows = await connection.fetch(
-        "UPDATE partitions SET epoch = epoch + 1 WHERE partition = ANY($1::smallint[]) "
-        "RETURNING partition, epoch",
-        taken,
-    )
-    return {row[0]: row[1] for row in rows}
+    # One row at a time: ingestion locks several, in an order that one statement might not take.
+    return {
+        partition: await connection.fetchval(
+            "UPDATE partitions SET epoch = epoch + 1 WHERE partition = $1 RETURNING epoch",
+            partition,
+        )
+        for partition in taken
+    }
 
 
 async def note_applied(connection: Any, applied: dict[int, int]) -> None:
     """Remember in Postgres how far Redis is: a later, lower figure there means it lost data."""
-    await connection.execute(
-        "UPDATE partitions SET applied_offset = done.o "
-        "FROM unnest($1::smallint[], $2::bigint[]) AS done (p, o) "
-        "WHERE partition = done.p AND applied_offset < done.o",
-        list(applied),
-        list(applied.values()),
-    )
+    await connection.execute(_NOTE, list(applied), list(applied.values()))

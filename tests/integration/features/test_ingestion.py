@@ -18,7 +18,11 @@ from libs.common.features.contract import FeatureRequest
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.layout import LATENESS_MS, SERVING_KEY
 from libs.common.features.reader import OnlineFeatureReader
+from libs.common.postgres import Postgres
 from libs.common.redis import create_redis
+from services.features.adapters.definitions import DefinitionStore
+from services.features.adapters.log import PostgresEventLog, note_applied
+from services.features.domain.events import PARTITIONS, Accepted
 from services.features.ingest import Ingestion
 from tests.integration.features.conftest import Running, Start
 from tests.integration.features.worlds import TENANT, actual_rings, expected_rings, payments
@@ -252,6 +256,40 @@ async def test_offsets_of_a_partition_have_no_gap(start: Start, clean_postgres: 
     await connection.close()
     assert rows
     assert all(row["n"] == row["last"] for row in rows)
+
+
+async def test_progress_is_noted_beside_ingestion_without_a_deadlock(clean_postgres: str) -> None:
+    postgres = Postgres(clean_postgres, "features")
+    log = PostgresEventLog(postgres, DefinitionStore(postgres))
+    events = payments(1600, seed=11, days=1)
+
+    async def append(first: int) -> None:
+        taken = [
+            Accepted(
+                event["event_id"],
+                "card_transaction",
+                *(event["event_ms"], event["arrival_ms"]),
+                {key: event[key] for key in ("entities", "values", "attrs")},
+                False,
+            )
+            for event in events[first : first + 20]
+        ]
+        await log.append(TENANT, taken)
+
+    async def note() -> None:
+        async with postgres.connection() as connection:
+            for offset in range(150):
+                order = sorted(range(PARTITIONS), key=lambda number: (number * 7 + offset) % 16)
+                await note_applied(connection, dict.fromkeys(order, offset))
+
+    try:
+        await log.ensure_partitions()
+        await asyncio.gather(note(), *(append(first) for first in range(0, 1600, 20)))
+        heads = await log.heads()
+    finally:
+        await postgres.close()
+    assert sum(head.last_offset for head in heads.values()) >= 3 * 1600
+    assert {head.applied_offset for head in heads.values()} == {149}
 
 
 async def test_definitions_and_freshness_tell_what_is_served(start: Start) -> None:
