@@ -11,11 +11,13 @@ from typing import Any
 
 import asyncpg
 
-from libs.common.errors import UnavailableError
+from libs.common.errors import InvalidInputError, UnavailableError
 from libs.common.logging import get_logger
 
 log = get_logger()
 
+# JSON can say a NUL character, PostgreSQL cannot keep it; routes that name the field come first.
+_UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 # asyncpg raises these when the server is gone, stopped, starting or out of connections.
 UNAVAILABLE: tuple[type[BaseException], ...] = (
     OSError,
@@ -82,7 +84,7 @@ class Postgres:
 
     @asynccontextmanager
     async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Any]:
-        """Borrow a connection; a dead server becomes UnavailableError.
+        """Borrow a connection; a dead server becomes UnavailableError, a NUL InvalidInputError.
 
         Args:
             timeout_s: longest wait for a free connection.
@@ -92,6 +94,9 @@ class Postgres:
             async with pool.acquire(timeout=timeout_s or self._timeout_s) as connection:
                 yield connection
             self._note(is_up=True)
+        except _UNSTORABLE as error:
+            problem = "A text holds a NUL character, which cannot be kept."
+            raise InvalidInputError(problem) from error
         except UNAVAILABLE as error:
             self._note(is_up=False)
             raise UnavailableError("The database does not answer.") from error

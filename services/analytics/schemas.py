@@ -12,7 +12,8 @@ from services.analytics.domain.thresholds import Kind, Severity, Status
 from services.analytics.domain.windows import WINDOW_MINUTES_MAX
 
 WindowMinutes = Annotated[StrictInt, Field(ge=1, le=WINDOW_MINUTES_MAX)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+# Without NUL, which PostgreSQL cannot hold.
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
 
 class _Request(BaseModel):

@@ -243,3 +243,13 @@ async def test_an_erasure_of_another_tenant_does_not_exist(
     path = f"/v1/admin/erasures/{job['job_id']}"
     assert (await gateway.call("GET", path, key=key))[0] == 404
     assert (await gateway.call("GET", "/v1/admin/erasures", key=key))[1]["items"] == []
+
+
+async def test_a_character_that_the_database_cannot_keep_is_the_callers_fault(
+    gateway: RunningGateway,
+) -> None:
+    status, body, _ = await gateway.call(
+        "POST", "/v1/admin/tenants", json={"tenant": "nul", "name": "a\u0000b"}
+    )
+    assert (status, body["code"]) == (422, "invalid_input")
+    assert (await gateway.call("GET", "/v1/admin/tenants/nul"))[0] == 404
