@@ -114,7 +114,7 @@ def main() -> None:
             "STATE_DIR": directory,
             "PORT": str(port),
             "IDENTITY_MODE": "open",
-            "LOG_LEVEL": "error",
+            "LOG_LEVEL": os.environ.get("LOG_LEVEL", "error"),
         }
         try:
             asyncio.run(migrate(postgres_url, ["features"]))

@@ -94,6 +94,7 @@ class Applier:
         self._next_lease = self._next_note = 0.0
         self._state: Component = Component("degraded", "starting")
         self._lag_events = 0
+        self._rebuilt_at: dict[int, int] | None = None
 
     @property
     def lag_events(self) -> int:
@@ -155,6 +156,7 @@ class Applier:
         heads = await read_heads(connection)
         progress = await self._rings.progress()
         progress = await self._reconcile(heads, progress)
+        await self._serve_when_rebuilt(heads, progress)
         texts = dict(progress.texts)
         behind = {
             partition: head.last_offset - progress.offset(partition)
@@ -175,8 +177,6 @@ class Applier:
                 )
                 self._observe(min(row.arrival_ms for row in rows))
                 await self._rebuild_unreadable(connection, partition, epoch, texts[partition])
-        if not any(count > 0 for count in behind.values()):
-            await self._caught_up(progress)
         self._state = Component("ok", facts={"lag_events": sum(behind.values())})
         await self._note(connection, Progress(texts, progress.is_serving), heads)
         return any(behind.get(partition, 0) > 0 for partition in self._epochs)
@@ -208,8 +208,19 @@ class Applier:
             return await self._rings.progress()
         return progress
 
-    async def _caught_up(self, progress: Progress) -> None:
-        if not progress.is_serving and await self._rings.start_serving(progress):
+    async def _serve_when_rebuilt(self, heads: dict[int, Head], progress: Progress) -> None:
+        """Let readers trust the store once it holds what the log had when they were told not to.
+
+        What came since is the ordinary lag; waiting for it too would never end under load.
+        """
+        if progress.is_serving:
+            self._rebuilt_at = None
+            return
+        if self._rebuilt_at is None:
+            self._rebuilt_at = {p: head.last_offset for p, head in heads.items()}
+        if all(progress.offset(p) >= offset for p, offset in self._rebuilt_at.items()) and (
+            await self._rings.start_serving(progress)
+        ):
             log.info("online store serves")
 
     async def _note(self, connection: Any, progress: Progress, heads: dict[int, Head]) -> None:
