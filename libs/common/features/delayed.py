@@ -1,6 +1,6 @@
 """Windows over labels that arrive late: `(t - delay - w, t - delay]`, by the event's own time.
 
-The offline half of the feature note's section 4 for delayed labels; the same function feeds the
+The offline half of the shipped view of delayed frauds; the same function feeds the
 fraud benchmark. Needs numpy.
 """
 

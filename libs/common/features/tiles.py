@@ -59,6 +59,7 @@ _SLOT = np.dtype(
 _LIMB_BITS = 20
 _MASK32 = (1 << 32) - 1
 _NO_BUCKET = -1
+_OF_EVENTS = frozenset({"count", "rate"})
 _LEAST, _MOST = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
@@ -259,13 +260,40 @@ def read_tiles(view: ComputedView, blob: bytes, now_ms: int, skip: int | None = 
         head = head[head["tag"] != skip]
     numbers = [rung.tile_ms for rung in state.rungs]
     values = []
+    # Counts and rates of one window share its sums.
+    shared: dict[tuple[int, int], Statistics] = {}
     for item in view.aggregates:
         place = numbers.index(item.tile_ms)
-        found = _window(view, item, state, place, head, now_ms)
-        if item.kind == "rate" and len(labels):
-            found.positives += positives(labels, *item.bounds(now_ms, is_tiled=True), now_ms)
+        if item.kind in _OF_EVENTS:
+            window = (item.window_ms, item.delay_ms)
+            if window not in shared:
+                shared[window] = _events_of(item, state.slots[place], head, labels, now_ms)
+            found = shared[window]
+        else:
+            found = _window(view, item, state, place, head, now_ms)
         values.append(finish(item.kind, found, now_ms))
     return Reading(state.event_ms, state.offset, values)
+
+
+def _events_of(
+    item: Aggregate,
+    slots: NDArray[np.void],
+    head: NDArray[np.void],
+    labels: NDArray[np.void],
+    now_ms: int,
+) -> Statistics:
+    """Count the events of a window, and those that are positive by labels known by now."""
+    first, last = item.bounds(now_ms, is_tiled=True)
+    bucket = slots["bucket"]
+    is_inside = (bucket >= first // item.tile_ms) & (bucket <= last // item.tile_ms)
+    found = Statistics(count=int(slots["count"].dot(is_inside)))
+    found.positives = int(slots["positives"].dot(is_inside))
+    if len(head):
+        times = head["event_ms"]
+        found.count += int(np.count_nonzero((times >= first) & (times <= last)))
+    if len(labels):
+        found.positives += positives(labels, first, last, now_ms)
+    return found
 
 
 def _window(
@@ -286,9 +314,7 @@ def _window(
     times = head["event_ms"]
     recent = head[(times >= first) & (times <= last)]
     found = Statistics(count=int(chosen["count"].sum()) + len(recent))
-    if item.kind == "rate":
-        found.positives = int(chosen["positives"].sum())
-    elif item.kind == "time_since":
+    if item.kind == "time_since":
         newest = [int(chosen["newest_ms"].max(initial=0)), *recent["event_ms"][-1:].tolist()]
         found.newest_ms = max(newest) or None
     elif item.kind == "distinct":

@@ -19,7 +19,7 @@ IntArray = NDArray[np.int64]
 NULL_CODE = -1
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-# A z score against fewer earlier amounts says nothing (feature note, section 13).
+# A z score against fewer earlier amounts says nothing.
 Z_EARLIER_MIN = 4
 # How long a user's events stay readable; `user:item_purchases_all` counts within it.
 USER_HORIZON_MS = 90 * DAY_MS
