@@ -171,9 +171,7 @@ def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int
 def _plain(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int) -> Any:
     kind = schema.get("type")
     if kind == "object":
-        required = schema.get("required", ())
-        members = schema.get("properties", {})
-        return {name: example_of(members.get(name, {}), schemas, depth + 1) for name in required}
+        return _members(schema, schemas, depth)
     if kind == "array":
         item = example_of(schema.get("items", {}), schemas, depth + 1)
         return [item] * max(1, int(schema.get("minItems", 1)))
@@ -187,3 +185,17 @@ def _plain(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int) ->
         return None
     text = _TEXTS.get(str(schema.get("format")), "text")
     return text.ljust(int(schema.get("minLength", 0)), "x")[: int(schema.get("maxLength", 100))]
+
+
+def _members(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """Give an object with its required members, and further ones where it must not be so small."""
+    known = schema.get("properties", {})
+    names = list(schema.get("required", ()))
+    least = int(schema.get("minProperties", 0))
+    names += [name for name in known if name not in names][: max(0, least - len(names))]
+    made = {name: example_of(known.get(name, {}), schemas, depth + 1) for name in names}
+    others = schema.get("additionalProperties")
+    if isinstance(others, dict):
+        for number in range(len(made), least):
+            made[f"name_{number + 1}"] = example_of(others, schemas, depth + 1)
+    return made
