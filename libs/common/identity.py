@@ -112,7 +112,8 @@ class Signer:
         key = (audience, tenant, who, granted)
         now = self._now()
         cached = self._cache.get(key)
-        if cached and cached[0] - now > LIFETIME_S / 3:
+        # Above the lifetime the clock was set back; the peer would find it too far ahead.
+        if cached and LIFETIME_S / 3 < cached[0] - now <= LIFETIME_S:
             return cached[1]
         expires = now + LIFETIME_S
         payload = orjson.dumps(

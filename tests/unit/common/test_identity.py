@@ -59,6 +59,14 @@ def test_a_header_is_reused_while_fresh_and_replaced_after(keys: Path) -> None:
     assert made.header("inference", tenant="a", principal="p") != first
 
 
+def test_a_header_is_replaced_when_the_clock_was_set_back(keys: Path) -> None:
+    made = signer(keys, "gateway")
+    before = made.header("inference")
+    made._now = lambda: NOW - 3_600
+    after = made.header("inference")
+    assert after != before
+
+
 @pytest.mark.parametrize(
     ("issuer", "audience", "principal", "later_s"),
     [
