@@ -111,7 +111,10 @@ def test_a_required_member_must_be_there():
 
 
 def test_the_answer_says_who_took_part():
-    parts = tuple(Part(member, status) for member, status in zip(spec().members, ("ok", "timeout"), strict=True))
+    parts = tuple(
+        Part(member, status)
+        for member, status in zip(spec().members, ("ok", "timeout"), strict=True)
+    )
     facts = EnsembleFacts("soft", parts, 0.8)
     assert facts.reason == "ensemble_member_missing"
     assert [one["status"] for one in facts.to_wire()["members"]] == ["ok", "timeout"]
