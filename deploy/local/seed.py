@@ -1,7 +1,7 @@
 """`python -m deploy.local.seed MARKER`: load a few thousand generated payments into features.
 
 Runs once per state directory, as a child of the runner: the generator's memory goes with it. The
-payments end now and carry the ids of the README's first request (CONTRACTS section 6). It speaks to
+payments end now and carry the ids of the README's first request. It speaks to
 the features service itself, because the gateway turns ready only afterwards, and signs as the
 gateway does, for the default tenant. Loading twice changes nothing: ids are stable per day.
 """

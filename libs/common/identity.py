@@ -1,4 +1,4 @@
-"""Service identity: who vouches for a call between services (CONTRACTS section 2).
+"""Service identity: who vouches for a call between services.
 
 `X-Gatehouse-Identity: base64url(JSON).base64url(Ed25519 signature)` with the JSON
 `{iss, kid, aud, tenant, principal, scopes, exp}`. The gateway signs for callers; each service signs

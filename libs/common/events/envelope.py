@@ -1,4 +1,4 @@
-"""The one envelope for everything that is worth a record (CONTRACTS section 5).
+"""The one envelope for everything that is worth a record.
 
 CloudEvents-shaped: `{specversion, id, source, type, time, schema_version, tenant, principal,
 request_id, traceparent, data_subject?, class, data}`. No text of a user is ever in an event.

@@ -1,4 +1,4 @@
-"""The catalogue is consistent with itself and with CONTRACTS section 1."""
+"""The catalogue is consistent with itself and with what was agreed on."""
 
 import re
 

@@ -19,7 +19,7 @@ from libs.common.features.windows import CardEvents, fraud_columns
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data" / "tabular" / "fraud-handbook"
 FIRST_DAY_MS = 1_522_540_800_000  # 2018-04-01
 FIRST_GOLDEN_DAY, LAST_GOLDEN_DAY, LONGEST_WINDOW_DAYS = 115, 157, 30
-# Same-second payments of one customer: 20 published rows differ (feature note, pitfall 3).
+# Same-second payments of one customer: 20 published rows differ.
 TIED_ROWS_MAX = 20
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="evaluation data is not there")
