@@ -1,5 +1,6 @@
 """Native routes: events in, definitions and freshness out."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from libs.common.errors import (
     BadRequestError,
     InvalidInputError,
     NotFoundError,
+    RateLimitedError,
     UnavailableError,
 )
 from libs.common.features.layout import VIEWS
@@ -32,6 +34,7 @@ _DEFINITIONS_MAX = 200
 _NDJSON = "application/x-ndjson"
 _LINES, _LINE_BYTES_MAX, _REJECTED_MAX = 1000, 64 * 1024, 1000
 _PART_BYTES_MAX = 1024 * 1024
+_PAUSE_S = 30.0
 
 
 def tenant() -> str:
@@ -213,6 +216,23 @@ def _age_s(now_ms: int, at_ms: int | None) -> float | None:
     return None if at_ms is None else max(0, now_ms - at_ms) / 1000.0
 
 
+async def _when_taken(ingestion: Ingestion, events: list[Any]) -> IngestAnswer:
+    """Write a part of a stream; a pause of the stores slows the sender before it ends the stream.
+
+    Raises:
+        RateLimitedError, UnavailableError: the pause lasted too long; what is known is skipped when
+            the stream is sent again.
+    """
+    deadline = time.monotonic() + _PAUSE_S
+    while True:
+        try:
+            return await ingestion.take(tenant(), events, is_backfill=False)
+        except (RateLimitedError, UnavailableError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.5)
+
+
 async def _take_lines(request: Request) -> IngestAnswer:
     """Commit every `_LINES` lines or `_PART_BYTES_MAX` bytes; memory stays bounded by them."""
     ingestion: Ingestion = request.state.ingestion
@@ -222,7 +242,7 @@ async def _take_lines(request: Request) -> IngestAnswer:
     async def commit(lines: list[bytes]) -> None:
         nonlocal taken
         events = [_line(line) for line in lines]
-        answer = await ingestion.take(tenant(), events, is_backfill=False)
+        answer = await _when_taken(ingestion, events)
         total.accepted += answer.accepted
         total.duplicates += answer.duplicates
         total.late += answer.late
