@@ -321,11 +321,11 @@ ingestion's lag on watch, an hour of it costs a third of the ranking. A wrong ra
 nothing but the date in `converted_amount`. Rates are those of the built-in table; payments in the
 base currency are untouched by them.
 
-"The card is new" takes every card's history away: a new card's features are known to be empty, which
-is not the same as missing. Without a history the model ranks poorly, and a rule for first payments
-is the better guard there (`card_without_history` is the code to hang it on). Rows of the test days
-about which little is known, scored with everything there is; no generated card is misused in its
-first three days, hence the empty cells:
+"The card is new" takes every card's history away: a new card's features are known to be empty,
+which is not the same as missing. Without a history the model ranks poorly, and a rule for first
+payments is the better guard there (`card_without_history` is the code to hang it on). Rows of the
+test days about which little is known, scored with everything there is; no generated card is misused
+in its first three days, hence the empty cells:
 
 {table(("rows", "payments", "frauds", *columns), cold)}
 """

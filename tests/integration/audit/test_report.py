@@ -4,6 +4,7 @@ import copy
 import json
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -110,7 +111,7 @@ async def test_a_report_proves_offline_that_the_log_extends_the_one_reported_bef
 ):
     client = audit.client("inference")
 
-    async def report(query: str = "") -> dict:
+    async def report(query: str = "") -> dict[str, Any]:
         reply = await client.request(
             "GET",
             f"/v1/audit/reports/compliance{query}",
@@ -118,15 +119,15 @@ async def test_a_report_proves_offline_that_the_log_extends_the_one_reported_bef
             scopes=("audit:read",),
         )
         assert reply.status == 200, reply.body
-        return reply.json()
+        return dict(reply.json())
 
     async def covers(size: int) -> None:
         async def is_signed() -> bool:
-            return (await report())["integrity"]["checkpoint_size"] >= size
+            return int((await report())["integrity"]["checkpoint_size"]) >= size
 
         await until(is_signed)
 
-    def verify(document: dict, *kept: str) -> tuple[int, dict]:
+    def verify(document: dict[str, Any], *kept: str) -> tuple[int, dict[str, Any]]:
         path = tmp_path / "report.json"
         path.write_text(json.dumps(document))
         arguments = ["--key", str(audit.state_dir / "audit" / "log.vkey")]

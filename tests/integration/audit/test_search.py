@@ -1,6 +1,8 @@
 """Every filter of the search against a plain scan, page by page, while the log grows."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -51,7 +53,7 @@ async def test_each_filter_finds_exactly_what_a_scan_finds_over_all_pages(audit)
                 return found
             cursor = f"&cursor={page['next']}"
 
-    filters = {
+    filters: dict[str, Callable[[int, Any], bool]] = {
         "": lambda n, e: True,
         "&type=prediction.shadow": lambda n, e: e.type == "prediction.shadow",
         "&principal=key:1": lambda n, e: e.principal == "key:1",

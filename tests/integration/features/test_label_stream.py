@@ -1,5 +1,7 @@
 """Labels reach who judges rollouts: by a hash of what they name, again and again, best effort."""
 
+from typing import Any
+
 import pytest
 from redis import Redis
 
@@ -20,7 +22,8 @@ async def test_feedback_is_in_the_stream_without_its_id(start: Start, redis_url:
         ):
             answer = await running.client.post("/v1/feedback", json=body)
             assert answer.status_code == 200
-    told = [entry for _, entry in client.xrange(LABELS_STREAM)]
+    entries: Any = client.xrange(LABELS_STREAM)
+    told = [entry for _, entry in entries]
     first = {b"ref": label_ref(TENANT, "transaction", "tx_1").encode(), b"label": b"fraud"}
     second = {b"ref": label_ref(TENANT, "prediction", "p_1").encode(), b"label": b"false"}
     assert told == [first, first, second]

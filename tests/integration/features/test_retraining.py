@@ -17,7 +17,8 @@ from libs.common.postgres import Postgres
 from services.inference.adapters.tabular import load_tabular, run_golden_cases
 from tests.integration.features.conftest import Running, Start
 from training.fraud import feature_rows
-from training.generators.transactions import COUNTRIES, NEVER_MS, Transactions, generate
+from training.generators.transactions import NEVER_MS, Transactions, generate
+from training.generators.world import COUNTRIES
 from training.retrain.__main__ import main
 from training.retrain.source import Window, load
 

@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -129,10 +129,11 @@ async def test_a_plug_in_cannot_take_the_name_of_a_validator(root):
     install(root, "1.0.0")
     with pytest.raises(ConflictError):
         await PluginRegistry(
-            {"shout": object()}, root, memory_bytes=1 << 28, pool=ThreadPoolExecutor(1)
-        ).activate(  # type: ignore[dict-item]
-            "shout", "1.0.0"
-        )
+            {"shout": cast(Any, object())},
+            root,
+            memory_bytes=1 << 28,
+            pool=ThreadPoolExecutor(1),
+        ).activate("shout", "1.0.0")
 
 
 @pytest.mark.parametrize(
@@ -328,7 +329,7 @@ async def test_a_trial_is_one_across_processes_and_goes_on_after_a_restart(
             counts = reply.json().get("counts", {}) if reply.status_code == 200 else {}
             pairs = sum(value for key, value in counts.items() if key.endswith("/pair"))
             if reply.status_code == status and pairs >= at_least:
-                return reply.json()
+                return dict(reply.json())
             assert time.monotonic() < deadline, reply.json().get("counts")
             await asyncio.sleep(0.1)
 

@@ -119,7 +119,7 @@ async def test_a_client_that_stops_reading_is_not_read_from(settings, recorder):
 
     async with app.fastapi.router.lifespan_context(app.fastapi) as state:
         scope = {"type": "websocket", "path": "/v1/guardrails/stream", "headers": [],
-                 "query_string": b"", "subprotocols": [], "state": dict(state)}  # fmt: skip
+                 "query_string": b"", "subprotocols": [], "state": dict(state or {})}  # fmt: skip
         serving = asyncio.create_task(app(scope, receive, send))
         await asyncio.wait_for(stuck.wait(), 10)
         before = taken

@@ -105,9 +105,9 @@ async def test_a_reader_who_leaves_does_not_disturb_the_others():
     store.open.set()
     results = await asyncio.gather(*asked, return_exceptions=True)
     kept = [results[n] for n in (1, 2, 3, 5)]
-    assert [set(result) >= {f"k{n}"} for n, result in zip((1, 2, 3, 5), kept, strict=True)] == [
-        True
-    ] * 4
+    for n, result in zip((1, 2, 3, 5), kept, strict=True):
+        assert isinstance(result, dict)
+        assert f"k{n}" in result
 
 
 async def test_large_reads_go_by_themselves_and_groups_have_a_bound(monkeypatch):

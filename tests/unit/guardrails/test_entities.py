@@ -52,7 +52,7 @@ class FakeInference:
         assert scopes == ("predict:model",)
         return Reply(self.status, self._answer(path, json))
 
-    def _answer(self, path, body):
+    def _answer(self, path: str, body: Any) -> Any:
         if path.endswith("/config"):
             labels = ["person", "location", "organization", "address"]
             thresholds = {"person": 0.5, "location": 0.7, "organization": 0.3, "address": 0.5}
@@ -157,7 +157,9 @@ async def test_a_model_that_does_not_answer_well_is_an_error_and_the_rules_still
 
 async def test_presidio_gets_names_above_the_models_thresholds_or_none_at_all():
     text = "Jane Doe in Oslo"
-    ((span,),) = await validator(FakeInference()).names([Document(text)])
+    found_names = await validator(FakeInference()).names([Document(text)])
+    assert found_names is not None
+    ((span,),) = found_names
     assert (span.start, span.end, span.label) == (0, 8, "PERSON")
     assert await validator(FakeInference(status=503)).names([Document(text)]) is None
 

@@ -98,6 +98,9 @@ async def plane(root: Path, redis):
         def serving(self, name: str):
             raise AssertionError(name)
 
+        def loaded(self, name: str, version: int):
+            raise AssertionError(name)
+
     opened = TextPlane(
         Nothing(),
         PlaneOptions(lambda _: SchedulerOptions()),

@@ -1,5 +1,7 @@
 """POST /recommend: ranking, filters, seen items, bad input."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,7 +54,7 @@ async def test_filters_hold_before_scoring(client, reader):
 
 @pytest.mark.anyio
 async def test_more_filters_bound_price_and_categories(client):
-    async def names(**rules):
+    async def names(**rules: Any) -> set[str]:
         body = {"user_id": "u1", "candidates": ITEMS, **rules}
         answer = await client.post("/recommend", json=body)
         return {item["item_id"] for item in answer.json()["items"]}
@@ -76,8 +78,8 @@ async def test_a_visitor_without_a_user_is_served_by_the_session(client, reader,
 
 @pytest.mark.anyio
 async def test_the_order_of_the_candidates_changes_nothing(client, reader):
-    rows = np.arange(6 * len(PERSONALIZATION_V1.names), dtype=np.float32)
-    rows = rows.reshape(6, -1) % 7
+    flat = np.arange(6 * len(PERSONALIZATION_V1.names), dtype=np.float32)
+    rows = flat.reshape(6, -1) % 7
     lists = []
     for order in ([0, 1, 2, 3, 4, 5], [5, 2, 0, 4, 1, 3]):
         reader.rows = rows[order]

@@ -201,7 +201,7 @@ async def test_the_order_of_a_batch_changes_no_answer(client, reader, count: int
         reader.rows = rows[chosen]
         items = [{**PAYMENT, "card_id": f"c{number}"} for number in chosen]
         # Chunks of the test's settings hold ten rows; the fake reader answers a chunk at a time.
-        found = {}
+        found: dict[Any, Any] = {}
         for start in range(0, count, 10):
             reader.rows = rows[chosen][start : start + 10]
             part = {"model_type": "fraud_detection", "requests": items[start : start + 10]}

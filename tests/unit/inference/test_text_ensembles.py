@@ -25,7 +25,9 @@ def declare(root: Path, name: str = "sentiment", version: int = 1, **spec: Any) 
     """Write an ensemble's manifest."""
     directory = root / name / str(version)
     directory.mkdir(parents=True)
-    fields = {key: spec.pop(key) for key in ("labels", "task", "golden_cases") if key in spec}
+    fields: dict[str, Any] = {
+        key: spec.pop(key) for key in ("labels", "task", "golden_cases") if key in spec
+    }
     document = {
         "name": name,
         "version": version,
