@@ -108,6 +108,10 @@ env-example: $(VENV)/.run-stamp ## Write .env.example again from the settings cl
 docs: $(VENV)/.run-stamp ## Write the status table of README.md again from the catalogue
 	@$(PY) -m libs.common.catalog.table README.md
 
+.PHONY: api-docs
+api-docs: $(VENV)/.dev-stamp ## Write docs/api/openapi.json again: the merged description of all services
+	@mkdir -p docs/api && $(PY) -m deploy.local.api_docs > docs/api/openapi.json.part && mv docs/api/openapi.json.part docs/api/openapi.json
+
 .PHONY: clean
 clean: ## Remove caches and build files; the environment and .gatehouse/ stay
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
