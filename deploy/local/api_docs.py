@@ -15,7 +15,7 @@ import orjson
 
 from deploy.local.env_example import settings_class
 from libs.common.catalog import SERVICES
-from libs.common.keys import ensure_keys
+from libs.common.identity import ensure_keys
 from libs.common.platform import VERSION
 from services.gateway.domain.api_description import merge
 
