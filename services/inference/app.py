@@ -84,7 +84,7 @@ def create_app(
                 "scoring": Scoring(plane, fraud, pairs, batch, metrics),
                 "recommender": Recommender(*shared, control.rollouts),
                 "texts": texts,
-                "v2": v2_state(platform, settings, repository, plane, texts),
+                "v2": v2_state(platform, settings, repository, plane, texts, control),
             }
 
     return common.create_app(

@@ -22,7 +22,7 @@ from services.inference.control.models import ModelControl
 from services.inference.control.registry import RegistryWatch
 from services.inference.control.rollouts import RolloutControl
 from services.inference.domain.checkpoint import Checkpoint
-from services.inference.domain.control import ControlStore, RolloutSums
+from services.inference.domain.control import ControlStore, RolloutSums, wanted_of
 from services.inference.domain.repository import RepositoryPolicy
 from services.inference.metrics import InferenceMetrics
 from services.inference.settings import InferenceSettings
@@ -100,7 +100,7 @@ class Stores:
         self._path = settings.state_dir / "inference" / "stable.json"
 
     async def wanted(self) -> dict[str, int]:
-        """Give the stable versions that were asked for; from the last copy if Postgres is down."""
+        """Give what is to serve of each model; from the last copy if Postgres is down."""
         if self.records is None:
             return {}
         try:
@@ -108,7 +108,7 @@ class Stores:
                 records = await self.records.models()
         except (ServiceError, TimeoutError):
             return self._last()
-        found = {item.name: item.stable for item in records if item.stable is not None}
+        found = wanted_of(records)
         self.keep(found)
         return found
 
@@ -200,7 +200,7 @@ def _checkpoints(settings: InferenceSettings, models: ModelControl) -> Checkpoin
 
 def _report(platform: Platform, repository: ModelRepository) -> None:
     """Show the models in readiness and health."""
-    if not repository.ready_names:
+    if not repository.ready_names and not repository.is_withdrawn:
         platform.health.block("models", "no model could be loaded; GET /health says why")
 
     async def check() -> Component:

@@ -121,11 +121,13 @@ def v2_state(
     repository: ModelRepository,
     plane: DataPlane,
     texts: Texts,
+    control: Control,
 ) -> OpenInference:
     """Build what the Open Inference routes use."""
     serving = V2Serving(plane, texts.scorer, platform.events, texts.metrics)
     return OpenInference(
         repository,
+        control.models,
         serving,
         texts.metrics,
         platform,

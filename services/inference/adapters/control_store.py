@@ -13,12 +13,12 @@ from services.inference.domain.control import ModelRecord, RolloutRecord
 
 _LIST_MAX = 100
 _ADD_MODEL = """
-    INSERT INTO models (name, generation, stable, previous, aliases, standby)
-    VALUES ($1, $2 + 1, $3, $4, $5::jsonb, $6) ON CONFLICT DO NOTHING RETURNING generation
+    INSERT INTO models (name, generation, stable, previous, aliases, standby, withdrawn)
+    VALUES ($1, $2 + 1, $3, $4, $5::jsonb, $6, $7) ON CONFLICT DO NOTHING RETURNING generation
 """
 _PUT_MODEL = """
     UPDATE models SET generation = generation + 1, stable = $3, previous = $4,
-        aliases = $5::jsonb, standby = $6, updated_at = now()
+        aliases = $5::jsonb, standby = $6, withdrawn = $7, updated_at = now()
     WHERE name = $1 AND generation = $2 RETURNING generation
 """
 _PUT_ROLLOUT = """
@@ -121,6 +121,7 @@ async def _put_model(connection: Any, record: ModelRecord, expected: int) -> Mod
         record.previous,
         orjson.dumps(record.aliases).decode(),
         list(record.standby),
+        record.withdrawn,
     )
     if generation is None:
         raise ConflictError(
@@ -138,6 +139,7 @@ def _model(row: Any) -> ModelRecord:
         previous=row["previous"],
         aliases=orjson.loads(row["aliases"]),
         standby=tuple(row["standby"]),
+        withdrawn=row["withdrawn"],
     )
 
 

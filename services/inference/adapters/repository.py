@@ -22,6 +22,7 @@ from libs.common.manifest_signing import verify_manifest
 from services.inference.adapters.ensembles import load_ensemble
 from services.inference.adapters.loading import LoadOptions, load_model, prove
 from services.inference.adapters.text_loading import ENTITIES
+from services.inference.domain.control import NONE_SERVES
 from services.inference.domain.lifecycle import Resident, VersionState, VersionStatus, victims
 from services.inference.domain.model import LoadedModel
 from services.inference.domain.repository import RepositoryPolicy
@@ -106,6 +107,13 @@ class ModelRepository:
         """Models with a serving version."""
         return sorted(self._serving)
 
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether every model known was asked out of service, so that none can be awaited."""
+        return bool(self._status) and all(
+            self.wanted.get(name) == NONE_SERVES for name in self._status
+        )
+
     def names(self) -> list[str]:
         """Models known, loaded or not."""
         return sorted(self._status)
@@ -180,7 +188,9 @@ class ModelRepository:
 
     def load_newest(self, name: str) -> None:
         """Load the wanted version, else the newest that passes its checks; blocking."""
-        wanted = self.wanted.get(name, 0)
+        wanted = self.wanted.get(name)
+        if wanted == NONE_SERVES:
+            return
         if wanted in self._status[name] and self.load(name, wanted):
             return
         for version in sorted(self._status[name], reverse=True):

@@ -17,7 +17,13 @@ from libs.common.errors import ConflictError, InvalidInputError, UnavailableErro
 from libs.common.events.envelope import Event, EventEmitter
 from libs.common.logging import get_logger
 from services.inference.adapters.repository import EVICTED, Key, ModelRepository
-from services.inference.domain.control import STABLE, ControlStore, ModelRecord, RolloutSums
+from services.inference.domain.control import (
+    STABLE,
+    ControlStore,
+    ModelRecord,
+    RolloutSums,
+    wanted_of,
+)
 from services.inference.domain.lifecycle import VersionState, VersionStatus
 from services.inference.errors import VersionBrokenError
 from services.inference.metrics import InferenceMetrics
@@ -107,6 +113,49 @@ class ModelControl:
         await self._tell("unload", name, version=version)
         return record
 
+    async def bring(self, name: str) -> None:
+        """Let a model serve that may be new on disk or withdrawn; returns when it is ready or not.
+
+        What serves goes on serving while a rollout or an ensemble holds it or an operator chose it;
+        else the newest version that passes its checks takes over. Without a database the wish holds
+        for this process.
+
+        Raises:
+            UnknownModelError.
+        """
+        await asyncio.to_thread(self.repository.scan)
+        self.repository.versions(name)
+        record = await self._present(name)
+        if record.withdrawn:
+            record = await self._keep_wish(replace(record, withdrawn=False))
+        self._follow(record)
+        before = self.repository.serving_version(name)
+        is_chosen = before is not None and (
+            before == record.stable or self.repository.is_held((name, before))
+        )
+        if not is_chosen:
+            await asyncio.to_thread(self.repository.load_newest, name)
+        await self._carry_out(record)
+        await self._tell("load", name, version=self.repository.serving_version(name), before=before)
+
+    async def withdraw(self, name: str) -> None:
+        """Take all versions of a model out of service, on every replica, until it is asked for.
+
+        Without a database the wish holds for this process.
+
+        Raises:
+            UnknownModelError.
+            ConflictError: a rollout or an ensemble needs a version.
+        """
+        self.repository.versions(name)
+        before = self.repository.serving_version(name)
+        if any(self.repository.is_held((name, v)) for v in self.repository.loaded_versions(name)):
+            raise ConflictError("A rollout or an ensemble needs a version of this model.")
+        record = await self._present(name)
+        record = await self._keep_wish(replace(record, standby=(), withdrawn=True))
+        await self._carry_out(record)
+        await self._tell("unload", name, before=before)
+
     async def promote(
         self, name: str, version: int, expected: int | None, *, what: str = "promote"
     ) -> ModelRecord:
@@ -122,7 +171,9 @@ class ModelControl:
         before = record.stable or self.repository.serving_version(name)
         previous = before if before != version else record.previous
         standby = tuple(kept for kept in record.standby if kept != version)
-        changed = replace(record, stable=version, previous=previous, standby=standby)
+        changed = replace(
+            record, stable=version, previous=previous, standby=standby, withdrawn=False
+        )
         record = await self._write(changed)
         await self._carry_out(record)
         await self._tell(what, name, version=version, before=before)
@@ -251,6 +302,15 @@ class ModelControl:
             )
         return record
 
+    async def _present(self, name: str) -> ModelRecord:
+        """Give the record of the store, or of this process where there is no store."""
+        if self._store is None:
+            return self.records.get(name, ModelRecord(name))
+        return await self._store.model(name)
+
+    async def _keep_wish(self, record: ModelRecord) -> ModelRecord:
+        return record if self._store is None else await self._write(record)
+
     async def _write(self, record: ModelRecord) -> ModelRecord:
         written = await self.store.put_model(record, record.generation)
         if self._sums is not None:
@@ -259,13 +319,17 @@ class ModelControl:
 
     async def _carry_out(self, record: ModelRecord) -> None:
         """Bring this replica to a record; a version that fails leaves the old one serving."""
-        name = record.name
+        name, before = record.name, self.records.get(record.name)
         self._follow(record)
         known = await asyncio.to_thread(self.repository.scan)
         if name not in known:
             return
-        if record.stable not in {None, self.repository.serving_version(name)}:
+        if record.withdrawn:
+            await self._withdraw(name)
+        elif record.stable not in {None, self.repository.serving_version(name)}:
             await self._serve(name, record.stable or 0)
+        elif before is not None and before.withdrawn:
+            await asyncio.to_thread(self.repository.load_newest, name)
         for version in record.standby:
             if version not in self.repository.loaded_versions(name):
                 await asyncio.to_thread(partial(self.repository.load, serve=False), name, version)
@@ -273,6 +337,11 @@ class ModelControl:
             is_wanted = version in {self.repository.serving_version(name), *record.standby}
             if not is_wanted and not self.repository.is_held((name, version)):
                 await asyncio.to_thread(self.repository.unload, name, version)
+
+    async def _withdraw(self, name: str) -> None:
+        serving = self.repository.serving_version(name)
+        if serving is not None:
+            await asyncio.to_thread(self.repository.unload, name, serving)
 
     async def _serve(self, name: str, version: int) -> None:
         if not await asyncio.to_thread(self.repository.load, name, version):
@@ -282,11 +351,11 @@ class ModelControl:
     def _follow(self, record: ModelRecord) -> None:
         self.records[record.name] = record
         self._applied[record.name] = record.generation
-        stable = {name: item.stable for name, item in self.records.items() if item.stable}
-        if stable != self.repository.wanted:
-            self.repository.wanted = stable
+        wanted = wanted_of(self.records.values())
+        if wanted != self.repository.wanted:
+            self.repository.wanted = wanted
             if self._keep is not None:
-                self._keep(stable)
+                self._keep(wanted)
 
     async def _load_again(self, name: str) -> None:
         try:

@@ -1,6 +1,6 @@
 """What operators asked for: records of models and rollouts, and the port of their store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -8,6 +8,8 @@ from typing import Protocol
 from libs.common.rollouts import Plan
 
 STABLE = "stable"
+# As a wanted version: no version of this model is to serve.
+NONE_SERVES = 0
 RUNNING, PAUSED, COMPLETED, ROLLED_BACK = "running", "paused", "completed", "rolled_back"
 
 
@@ -21,6 +23,7 @@ class ModelRecord:
         previous: the stable version before, for a rollback.
         aliases: further names of versions, such as champion and challenger.
         standby: versions to keep loaded beside the stable one.
+        withdrawn: nothing of this model serves until it is loaded or promoted again.
     """
 
     name: str
@@ -29,6 +32,16 @@ class ModelRecord:
     previous: int | None = None
     aliases: dict[str, int] = field(default_factory=dict)
     standby: tuple[int, ...] = ()
+    withdrawn: bool = False
+
+
+def wanted_of(records: Iterable[ModelRecord]) -> dict[str, int]:
+    """Give the version that is to serve, by model; without the models that have no wish."""
+    return {
+        item.name: NONE_SERVES if item.withdrawn else item.stable or NONE_SERVES
+        for item in records
+        if item.withdrawn or item.stable
+    }
 
 
 @dataclass(frozen=True, slots=True)

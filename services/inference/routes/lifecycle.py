@@ -40,6 +40,7 @@ def _record(record: ModelRecord) -> dict[str, Any]:
         },
         "previous": str(record.previous) if record.previous else None,
         "standby": [str(version) for version in record.standby],
+        "withdrawn": record.withdrawn,
     }
 
 

@@ -52,7 +52,7 @@ class Replica:
 
 @asynccontextmanager
 async def replica(
-    models: Path, state_dir: Path, postgres_url: str, redis_url: str, **settings: Any
+    models: Path, state_dir: Path, postgres_url: str | None, redis_url: str, **settings: Any
 ) -> AsyncIterator[Replica]:
     """Run one replica."""
     events, reader = MemoryEvents(), FakeReader()

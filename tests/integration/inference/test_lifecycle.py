@@ -414,3 +414,66 @@ async def test_a_long_load_shows_state_bytes_and_seconds(root, stores, monkeypat
             return any(v["version"] == "1" and v["state"] == "ready" for v in versions)
 
         await until(ready, "it is loaded")
+
+
+async def test_protocol_calls_go_through_the_control_to_every_replica(root, stores):
+    async with replica(root, *stores) as one, replica(root, *stores) as two:
+        await one.post("/models/fraud/versions/1/promote", 200)
+        await one.post("/v2/repository/models/fraud/unload", 200)
+        assert await one.serving() is None
+
+        async def serves(version: str | None) -> bool:
+            return await two.serving() == version
+
+        await until(lambda: serves(None), "the other replica serves nothing")
+        refused = await two.client.post(
+            "/score/fraud", json={"card_id": "card_1", "transaction_amount": 10.0}
+        )
+        assert refused.status_code == 503
+        async with replica(root, *stores) as three:
+            assert await three.serving() is None, "a restart remembers"
+            assert (await three.client.get("/readyz")).status_code == 200
+        await two.post("/v2/repository/models/fraud/load", 200)
+        assert await two.serving() == "1", "what an operator promoted, not the newest"
+        await until(one.serving, "the first replica follows")
+        assert await one.serving() == "1"
+        told = [(c["what"], c.get("from"), c.get("to")) for c in one.changes("model.changed")]
+        assert told == [("promote", "2", "1"), ("unload", "1", None)]
+        told = [(c["what"], c.get("from"), c.get("to")) for c in two.changes("model.changed")]
+        assert told == [("load", None, "1")]
+
+
+async def test_a_promotion_ends_a_withdrawal(root, stores):
+    async with replica(root, *stores) as one:
+        await one.post("/v2/repository/models/fraud/unload", 200)
+        record = await one.post("/models/fraud/versions/1/promote", 200)
+        assert (record["withdrawn"], await one.serving()) == (False, "1")
+
+
+async def test_protocol_load_serves_a_version_that_is_new_on_disk(root, stores):
+    async with replica(root, *stores) as one:
+        copy_version(root / "fraud/1", 3)
+        await one.post("/v2/repository/models/fraud/load", 200)
+        assert await one.serving() == "3"
+
+
+async def test_the_protocol_unloads_nothing_that_a_rollout_needs(root, stores):
+    async with replica(root, *stores) as one:
+        plan = {"candidate": "1", "mode": "shadow"}
+        await one.post("/models/fraud/rollouts", 201, **plan)
+        refused = await one.post("/v2/repository/models/fraud/unload", 409)
+        assert "rollout" in refused["error"]
+        assert await one.serving() == "2"
+        await one.post("/v2/repository/models/fraud/load", 200)
+        assert await one.serving() == "2"
+
+
+async def test_without_a_database_the_protocol_acts_on_this_process(root, stores):
+    state_dir, _, redis_url = stores
+    async with replica(root, state_dir, None, redis_url) as one:
+        await one.post("/v2/repository/models/fraud/unload", 200)
+        assert await one.serving() is None
+        await one.post("/models/fraud/reload", 200)
+        assert await one.serving() is None
+        await one.post("/v2/repository/models/fraud/load", 200)
+        assert await one.serving() == "2"

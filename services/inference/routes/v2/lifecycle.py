@@ -1,10 +1,10 @@
 """Repository calls of the V2 protocol: index, load, unload."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from services.inference.domain.lifecycle import VersionState, VersionStatus
+from services.inference.errors import UnknownModelError
 from services.inference.routes.v2.errors import V2BadRequestError, V2UnknownModelError
 
 # Our states in the protocol's words.
@@ -18,8 +18,8 @@ _STATES = {
 }
 
 
-class LoadableRepository(Protocol):
-    """The part of the repository that loads and unloads; blocking calls."""
+class Repository(Protocol):
+    """The part of the repository that is shown."""
 
     def names(self) -> list[str]:
         """Models known, loaded or not."""
@@ -29,16 +29,20 @@ class LoadableRepository(Protocol):
         """States of all versions, newest first."""
         ...
 
-    def load_newest(self, name: str) -> None:
-        """Load the newest version that passes its checks."""
+
+class Control(Protocol):
+    """The part of the model control that these calls go through, as those of `/models` do."""
+
+    async def bring(self, name: str) -> None:
+        """Let a model serve; returns when it is ready or its versions have failed."""
         ...
 
-    def unload(self, name: str, version: int) -> None:
-        """Take a version out of memory."""
+    async def withdraw(self, name: str) -> None:
+        """Take all versions of a model out of service."""
         ...
 
 
-def index(repository: LoadableRepository, *, only_ready: bool) -> list[dict[str, str]]:
+def index(repository: Repository, *, only_ready: bool) -> list[dict[str, str]]:
     """List versions with their states."""
     return [
         {
@@ -53,7 +57,9 @@ def index(repository: LoadableRepository, *, only_ready: bool) -> list[dict[str,
     ]
 
 
-async def load(repository: LoadableRepository, name: str, parameters: Mapping[str, Any]) -> None:
+async def load(
+    repository: Repository, control: Control, name: str, parameters: Mapping[str, Any]
+) -> None:
     """Load the newest version of a model; returns when it is ready.
 
     Raises:
@@ -66,22 +72,23 @@ async def load(repository: LoadableRepository, name: str, parameters: Mapping[st
             "configuration overrides and file uploads are refused: a version is what its "
             "manifest pins"
         )
-    if name not in repository.names():
-        raise V2UnknownModelError(name)
-    await asyncio.to_thread(repository.load_newest, name)
+    try:
+        await control.bring(name)
+    except UnknownModelError:
+        raise V2UnknownModelError(name) from None
     states = repository.versions(name)
     if not any(status.state is VersionState.READY for status in states):
         raise V2BadRequestError(f"failed to load '{name}': {states[0].reason}")
 
 
-async def unload(repository: LoadableRepository, name: str) -> None:
+async def unload(control: Control, name: str) -> None:
     """Take all versions of a model out of service.
 
     Raises:
         V2UnknownModelError: no such model.
+        ConflictError: a rollout or an ensemble needs a version.
     """
-    if name not in repository.names():
-        raise V2UnknownModelError(name)
-    for status in repository.versions(name):
-        if status.state is VersionState.READY:
-            await asyncio.to_thread(repository.unload, name, status.version)
+    try:
+        await control.withdraw(name)
+    except UnknownModelError:
+        raise V2UnknownModelError(name) from None

@@ -52,6 +52,7 @@ class OpenInference:
     """What these routes use, under `request.state.v2`."""
 
     repository: ModelRepository
+    control: lifecycle.Control
     serving: V2Serving
     metrics: InferenceMetrics
     platform: Platform
@@ -239,7 +240,8 @@ async def repository_index(request: Request) -> Response:
 async def repository_load(request: Request) -> Response:
     """Load a model and answer when it is ready."""
     name, parameters = _name(request), _parameters(await _document(request))
-    await lifecycle.load(_state(request).repository, name, parameters)
+    v2 = _state(request)
+    await lifecycle.load(v2.repository, v2.control, name, parameters)
     return _json({"name": name, "load": True})
 
 
@@ -248,7 +250,7 @@ async def repository_unload(request: Request) -> Response:
     """Take a model out of service."""
     name = _name(request)
     _parameters(await _document(request))
-    await lifecycle.unload(_state(request).repository, name)
+    await lifecycle.unload(_state(request).control, name)
     return _json({"name": name, "unload": True})
 
 
