@@ -117,8 +117,8 @@ def guard_card(result: dict[str, Any]) -> str:
     lines += [
         "",
         "By source, at the default threshold: the least one whose false-positive rate, averaged",
-        "over sources with 30 negatives or more, is 4 % for toxic, 3 % for hate, 2 % for",
-        "injection and 1 % for sexist (at 4 % it flagged 28 % of the harmless rows of EDOS).",
+        "over sources with 30 negatives or more, is 4 % for toxic, 3 % for hate, and 1 % for",
+        "injection and sexist (sexist at 4 % flagged 28 % of the harmless rows of EDOS).",
         "",
         "| output | source | positives | recall | negatives | false-positive rate |",
         "|---|---|---|---|---|---|",

@@ -32,7 +32,7 @@ from training.text.splits import shingle_clusters, split, windows
 LABELS = ("toxic", "hate", "sexist", "injection")
 HEADS: Heads = dict.fromkeys(LABELS, 1)
 # False-positive rate allowed at the default threshold, mean over sources of enough negatives.
-ALLOWED = {"toxic": 0.04, "hate": 0.03, "sexist": 0.01, "injection": 0.02}
+ALLOWED = {"toxic": 0.04, "hate": 0.03, "sexist": 0.01, "injection": 0.01}
 LEAST_NEGATIVES = 30
 # How many rows of a source are used at most; davidson is mostly "offensive" slang.
 CAPS = {
