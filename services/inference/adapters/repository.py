@@ -33,8 +33,9 @@ log = get_logger()
 
 # A replaced version is closed after this long even if a call still holds it.
 DRAIN_S_MAX = 30.0
-# A text model finishes by itself what it admitted; this lets calls that hold it reach its queue.
-_TEXT_GRACE_S = 2.0
+# A text model finishes by itself what it admitted, after a time for calls that hold it to reach its
+# queue; it is closed and memory trimmed a little later, when its session has gone.
+_TEXT_GRACE_S = 2.5
 # References to a draining model that are not a call: the list, the loop, the argument.
 _OWN_REFERENCES = 3
 # How long a thread keeps the interpreter while a version is built.
