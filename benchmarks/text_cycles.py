@@ -49,26 +49,26 @@ class Cycles:
     later_call_ms: list[float] = field(default_factory=list)
 
     @property
-    def growth_mib(self) -> float:
-        """Highest resident memory of later cycles above that of the fifth, MiB."""
-        return max(self.resident_mib[SETTLED:]) - self.resident_mib[SETTLED - 1]
-
-    @property
-    def slope_kib(self) -> float:
-        """Median growth per cycle after the fifth, first against last third, KiB."""
+    def thirds_mib(self) -> tuple[float, float]:
+        """Median resident memory in the first and the last third of the cycles after the fifth."""
         later = self.resident_mib[SETTLED:]
         third = max(1, len(later) // 3)
-        rise = statistics.median(later[-third:]) - statistics.median(later[:third])
-        return rise * 1024 / max(1, len(later) - third)
+        return statistics.median(later[:third]), statistics.median(later[-third:])
+
+    @property
+    def growth_mib(self) -> float:
+        """What the last third holds more than the first, MiB."""
+        return self.thirds_mib[1] - self.thirds_mib[0]
 
     def figures(self) -> dict[str, float]:
         """Name the figures."""
         return {
             "cycles": len(self.resident_mib),
-            "resident after the fifth, MiB": self.resident_mib[SETTLED - 1],
-            "resident after the last, MiB": self.resident_mib[-1],
-            "highest after the fifth above it, MiB": self.growth_mib,
-            "growth per cycle after the fifth, KiB": self.slope_kib,
+            "resident, first third after the fifth, MiB": self.thirds_mib[0],
+            "resident, last third, MiB": self.thirds_mib[1],
+            "growth, MiB": self.growth_mib,
+            "lowest after the fifth, MiB": min(self.resident_mib[SETTLED:]),
+            "highest after the fifth, MiB": max(self.resident_mib[SETTLED:]),
             "resident while loaded p50, MiB": statistics.median(self.loaded_mib),
             "threads after the last": self.threads[-1],
             "load p50, s": statistics.median(self.load_s),

@@ -10,7 +10,7 @@ from services.inference.execution import plane
 
 pytestmark = pytest.mark.anyio
 MODELS = Path(__file__).resolve().parents[3] / "models"
-# One cycle that kept its session would add 46 MiB, the five later ones 230.
+# One cycle that kept its session would add 46 MiB, those after the fifth 184.
 GROWTH_MIB_MAX = 40.0
 
 
