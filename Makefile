@@ -83,7 +83,7 @@ models: $(VENV)/.dev-stamp ## Train the models under models/ again, from their s
 	@$(PY) -m training.personalization
 
 .PHONY: peers
-peers: ## Make the environments of clients that clash with ours (Feast, KServe, boto3) and LiteLLM
+peers: ## Make the environments of clients that clash with ours and of the servers measured beside it
 	@PYTHON=$(PYTHON) sh benchmarks/peers/make.sh
 
 .PHONY: bench

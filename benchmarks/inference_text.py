@@ -47,6 +47,7 @@ BARS = {
     "batching / batch 1, long": ">= 1.0",
     "batching / batch 1, mixed": ">= 1.0",
     "idle p50 above the bare call, ms": "<= 2",
+    "64 callers / one caller": ">= 3",
     "2x overload: reject p99, ms": "< 10",
     "2x overload: goodput / capacity": ">= 0.9",
     "2x overload: hung": "0",
@@ -269,11 +270,14 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 async def overload(model: TextModel, seconds: float) -> dict[str, float]:
     """Find the capacity, then offer half and twice of it."""
+    one_by_one = await closed_loop(model, seconds, callers=1)
     capacity = await closed_loop(model, seconds)
     half = await open_loop(model, capacity * 0.5, seconds, 2.0)
     double = await open_loop(model, capacity * 2, seconds, 0.5)
     return {
         "capacity, texts/s": capacity,
+        "one caller, texts/s": one_by_one,
+        "64 callers / one caller": capacity / one_by_one,
         "p95 at half of saturation, ms": _quantile(half["done"], 0.95),
         "2x overload: reject p99, ms": _quantile(double["rejected"], 0.99),
         "2x overload: rejected": len(double["rejected"]),

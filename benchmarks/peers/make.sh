@@ -23,3 +23,15 @@ if [ ! -x .venv/peers/litellm/bin/python ]; then
   .venv/peers/litellm/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.106.2'
 fi
 .venv/peers/litellm/bin/python -c 'import importlib.metadata as m; print("peers: litellm", m.version("litellm"))'
+# The servers beside which ours is measured run the same wheels of the engine and the tokenizer; workers
+# of MLServer 1.7.1 do not start under a newer uvloop.
+if [ ! -x .venv/peers/litserve/bin/python ]; then
+  "$python" -m venv .venv/peers/litserve
+  .venv/peers/litserve/bin/python -m pip install --quiet --disable-pip-version-check 'litserve==0.2.19' 'onnxruntime==1.31.1' 'tokenizers==0.23.3'
+fi
+.venv/peers/litserve/bin/python -c 'import importlib.metadata as m; print("peers: litserve", m.version("litserve"))'
+if [ ! -x .venv/peers/mlserver/bin/python ]; then
+  "$python" -m venv .venv/peers/mlserver
+  .venv/peers/mlserver/bin/python -m pip install --quiet --disable-pip-version-check 'mlserver==1.7.1' 'uvloop==0.21.0' 'onnxruntime==1.31.1' 'tokenizers==0.23.3'
+fi
+.venv/peers/mlserver/bin/python -c 'import importlib.metadata as m; print("peers: mlserver", m.version("mlserver"))'
