@@ -1,5 +1,6 @@
 """What a service stands on, built once from its settings and its catalogue entry."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +77,9 @@ class Platform:
         for client in self.clients.values():
             await client.close()
         if self._redis is not None:
-            await self._redis.aclose()
+            # A server that is late to hear of it must not break the shutdown.
+            with suppress(*REDIS_UNAVAILABLE):
+                await self._redis.aclose()
         if self._postgres is not None:
             await self._postgres.close()
 

@@ -157,7 +157,9 @@ async def test_the_address_log_is_exact_under_concurrency(clean_postgres: str) -
     for limiter in limiters:
         await limiter.close()
     made = [decision for decision in decisions if decision]
-    assert sum(decision.allowed for decision in made) == min(20, len(made))
+    # Who was told to decide locally may have been counted nevertheless.
+    unseen = len(decisions) - len(made)
+    assert min(20, len(made)) - unseen <= sum(decision.allowed for decision in made) <= 20
     assert len(made) >= 40
     refused = [decision for decision in made if not decision.allowed]
     assert all(0 < decision.retry_after_s <= 60 for decision in refused)
