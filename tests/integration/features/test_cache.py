@@ -54,6 +54,7 @@ async def test_a_write_by_anybody_drops_the_key(redis: Redis, cache: BlobCache) 
 
 async def test_a_flush_drops_everything(redis: Redis, cache: BlobCache) -> None:
     _keep(cache, KEY, "features:b")
+    assert len(cache) == 2
     await redis.flushall()
     await _until(lambda: len(cache) == 0)
 

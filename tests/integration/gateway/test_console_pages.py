@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from services.audit.schemas import EventFilter
+from services.gateway.routes.console_pages import AUDIT_FILTERS
 from tests.integration.gateway.test_console import HTML, Tags
 from tests.support.fake_upstream import Answer, Received
 from tests.support.gateway import SERVICES_BEHIND, RunningGateway, running_gateway
@@ -175,3 +177,7 @@ async def test_nobody_from_outside_can_bring_a_credential_of_the_console(
 ) -> None:
     for headers in ({"gatehouse.credential": "x"}, {"x-gatehouse-credential": "x"}):
         assert (await gateway.call("GET", "/models", key=None, headers=headers))[0] == 401
+
+
+def test_the_audit_page_filters_by_what_the_api_takes() -> None:
+    assert set(AUDIT_FILTERS) <= set(EventFilter.model_fields)
