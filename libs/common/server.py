@@ -8,16 +8,18 @@ which ships events and flushes spans. A second signal ends it at once.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import uvicorn
 
 from libs.common.app import ServiceApp
+from libs.common.listener import listen
 from libs.common.logging import configure_logging, get_logger
 from libs.common.settings import ServiceSettings, SettingsError
 from libs.common.tls import keep_fresh
@@ -25,6 +27,7 @@ from libs.common.tls import keep_fresh
 # Above the gateway pool's 30 s, so that the pool, not the server, closes idle connections.
 KEEP_ALIVE_S = 75
 _POLL_S = 0.02
+_CANNOT_START = 3  # as uvicorn exits
 # Objects until a collection of the young generation, and its ratio to those of the older ones.
 GC_THRESHOLDS = (20_000, 20, 20)
 
@@ -35,8 +38,23 @@ class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: ours drains first."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open what the service owns, then listen."""
-        await super().startup(sockets)
+        """Open what the service owns, then listen, with listeners of our own."""
+        await super().startup(sockets=[])
+        config = self.config
+        make_protocol = functools.partial(
+            cast(Callable[..., asyncio.Protocol], config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        try:
+            self.servers = await listen(  # type: ignore[assignment] # what uvicorn uses of a Server
+                config.host, config.port, config.backlog, make_protocol, config.ssl
+            )
+        except OSError as error:
+            get_logger().error("cannot listen", port=config.port, error_type=type(error).__name__)
+            await self.lifespan.shutdown()
+            sys.exit(_CANNOT_START)
         settle_garbage_collector()
 
     @contextlib.contextmanager
