@@ -1,6 +1,7 @@
 """Which port each part listens on, and who holds one that is busy."""
 
 import contextlib
+import secrets
 import socket
 from collections.abc import Iterable, Mapping
 
@@ -11,6 +12,9 @@ LOOPBACK = "127.0.0.1"
 SINK = "otlp_sink"
 # The small process that cosigns audit's checkpoints; it runs whenever audit does.
 WITNESS = "witness"
+# Above the usual services, below what Linux, macOS and Windows give to outgoing connections.
+_AUTO_PORTS = range(10_000, 32_000)
+_TRIES_PER_PORT = 100
 
 
 class PortBusyError(Exception):
@@ -26,7 +30,7 @@ def choose_ports(environ: Mapping[str, str], *, auto: bool) -> dict[str, int]:
     """
     names = [*SERVICES, SINK, WITNESS]
     if auto:
-        return dict(zip(names, _free_ports(len(names)), strict=True))
+        return dict(zip(names, free_ports(len(names)), strict=True))
     ports = {name: service.port for name, service in SERVICES.items()}
     ports |= {name: NEIGHBOUR_PORTS[name] for name in (SINK, WITNESS)}
     for name in names:
@@ -38,13 +42,25 @@ def choose_ports(environ: Mapping[str, str], *, auto: bool) -> dict[str, int]:
     return ports
 
 
-def _free_ports(count: int) -> list[int]:
-    """Let the kernel choose; all are held at once, so that no two are equal."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in sockets:
-            listener.bind((LOOPBACK, 0))
-        return [listener.getsockname()[1] for listener in sockets]
+def free_ports(count: int) -> list[int]:
+    """Choose free ports at random, all different.
+
+    The kernel is not asked for them: its own come from the range of outgoing connections, one of
+    which may take the port before its service does.
+    """
+    chosen: set[int] = set()
+    for _ in range(_TRIES_PER_PORT * count):
+        port = secrets.choice(_AUTO_PORTS)
+        if _can_bind(port):
+            chosen.add(port)
+        if len(chosen) == count:
+            return list(chosen)
+    raise PortBusyError(f"Between {_AUTO_PORTS[0]} and {_AUTO_PORTS[-1]} hardly a port is free.")
+
+
+def free_port() -> int:
+    """Choose one free port."""
+    return free_ports(1)[0]
 
 
 def check_free(ports: Mapping[str, int], names: Iterable[str]) -> None:

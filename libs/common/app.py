@@ -27,6 +27,7 @@ from libs.common.plain import plain_endpoints
 from libs.common.platform import VERSION, Platform, build_platform
 from libs.common.problems import from_pydantic, problem_response
 from libs.common.routing import RouteTable
+from libs.common.schema_gate import schema_gate
 from libs.common.settings import ServiceSettings
 from libs.common.telemetry import configure_telemetry, install
 
@@ -102,7 +103,11 @@ def create_app(
     @asynccontextmanager
     async def run(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         try:
-            async with _event_log(platform, owned=events is None), lifespan(platform) as state:
+            async with (
+                _event_log(platform, owned=events is None),
+                schema_gate(platform),
+                lifespan(platform) as state,
+            ):
                 platform.health.started()
                 yield {"platform": platform, **state}
         finally:

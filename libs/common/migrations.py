@@ -1,7 +1,8 @@
 """Alembic per service: one Postgres schema each, hand-written SQL, an advisory lock around it all.
 
 `python -m libs.common.migrations [SERVICE ...]` migrates the named services, or all that own a
-schema. Revisions are named `0001`, `0002`, ...: readiness compares them as text. A service folder
+schema. Revisions are named `0001`, `0002`, ... and compared as text. A schema newer than
+the code is left as it is: revisions only add, so a release can be rolled back. A service folder
 holds `migrations/versions/NNNN_words.py` with `revision`, `down_revision` and `upgrade()`, which
 calls `run_sql("...")`; several statements in one text are fine.
 """
@@ -30,6 +31,11 @@ def head_revision(service: str) -> str | None:
     return names[-1] if names else None
 
 
+def has_reached(revision: str | None, head: str | None) -> bool:
+    """Say whether a schema holds all that the code of this head needs; a newer one does."""
+    return head is None or (revision is not None and revision >= head)
+
+
 def run_sql(sql: str) -> None:
     """Run SQL text inside a revision; several statements are allowed."""
     from alembic import op
@@ -47,7 +53,8 @@ async def migrate(dsn: str, services: list[str]) -> dict[str, str | None]:
         services: catalogue names; those without revisions are skipped.
 
     Returns:
-        The revision of each migrated service.
+        The revision of each service afterwards; newer than its head where a newer release has been
+        here before.
     """
     import asyncpg
 
@@ -60,7 +67,7 @@ async def migrate(dsn: str, services: list[str]) -> dict[str, str | None]:
             if head is None:
                 continue
             await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{service}"')
-            if await _current(connection, service) != head:
+            if not has_reached(await _current(connection, service), head):
                 await _upgrade(dsn, service)
             reached[service] = await _current(connection, service)
         return reached
@@ -125,7 +132,10 @@ def main(argv: list[str]) -> int:
         return 2
     reached = asyncio.run(migrate(dsn, argv or [n for n, s in SERVICES.items() if s.postgres]))
     for service, revision in reached.items():
-        print(f"{service}: {revision}")
+        head = head_revision(service)
+        is_newer = revision is not None and head is not None and revision > head
+        note = f", newer than this release's {head}: left as it is" if is_newer else ""
+        print(f"{service}: {revision}{note}")
     return 0
 
 

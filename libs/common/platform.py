@@ -1,5 +1,6 @@
 """What a service stands on, built once from its settings and its catalogue entry."""
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,10 @@ VERSION = "0.1.0"
 
 @dataclass
 class Platform:
-    """The shared parts of one running service; typed, passed to its lifespan."""
+    """The shared parts of one running service; typed, passed to its lifespan.
+
+    `migrated` is set when the service's schema has what this release needs (`schema_gate`).
+    """
 
     entry: Service
     settings: ServiceSettings
@@ -33,9 +37,15 @@ class Platform:
     signer: Signer | None
     verifier: Verifier | None
     clients: dict[str, ServiceClient] = field(default_factory=dict)
+    migrated: asyncio.Event = field(default_factory=asyncio.Event)
     _postgres: Postgres | None = None
     _redis: Redis | None = None
     _events: EventEmitter | None = None
+
+    @property
+    def has_postgres(self) -> bool:
+        """Whether a database is configured and the service uses one."""
+        return self._postgres is not None
 
     @property
     def postgres(self) -> Postgres:

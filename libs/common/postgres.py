@@ -18,6 +18,12 @@ log = get_logger()
 
 # JSON can say a NUL character, PostgreSQL cannot keep it; routes that name the field come first.
 _UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+# A new release may run before its migration has; tests meet every statement with the schema there.
+_NOT_MIGRATED = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InvalidSchemaNameError,
+)
 # asyncpg raises these when the server is gone, stopped, starting or out of connections.
 UNAVAILABLE: tuple[type[BaseException], ...] = (
     OSError,
@@ -86,6 +92,8 @@ class Postgres:
     async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Any]:
         """Borrow a connection; a dead server becomes UnavailableError, a NUL InvalidInputError.
 
+        A schema without what a statement names is UnavailableError as well.
+
         Args:
             timeout_s: longest wait for a free connection.
         """
@@ -97,6 +105,10 @@ class Postgres:
         except _UNSTORABLE as error:
             problem = "A text holds a NUL character, which cannot be kept."
             raise InvalidInputError(problem) from error
+        except _NOT_MIGRATED as error:
+            raise UnavailableError(
+                "The database is not migrated yet.", hint="Run the migrations."
+            ) from error
         except UNAVAILABLE as error:
             self._note(is_up=False)
             raise UnavailableError("The database does not answer.") from error

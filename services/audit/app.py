@@ -11,7 +11,6 @@ from libs.common.app import create_app as create_service_app
 from libs.common.errors import UnavailableError
 from libs.common.http_client import ServiceClient
 from libs.common.logging import get_logger
-from libs.common.migrations import head_revision
 from libs.common.platform import Platform
 from services.audit.adapters.anonymizer import Anonymizer
 from services.audit.adapters.checkpoints import Checkpointer
@@ -73,7 +72,7 @@ def create_app(settings: AuditSettings) -> ServiceApp:
             else None,
         )
         state.metrics.watch(checkpoints)
-        platform.health.block("schema", "the schema is not migrated yet")
+        platform.health.block("durability", "the database was not asked yet whether it is durable")
         async with running(sequencer):
             tasks = {
                 asyncio.create_task(checkpoints.run(), name="checkpoints"),
@@ -100,15 +99,13 @@ def _witness_caller(settings: AuditSettings) -> ServiceClient | None:
 
 
 async def _turn_ready(platform: Platform) -> None:
-    """Turn ready when the schema is at its head and the server keeps what it commits."""
-    expected = head_revision("audit")
+    """Turn ready when the server is known to keep what it commits."""
     while True:
         with contextlib.suppress(UnavailableError):
-            if await platform.postgres.schema_version() == expected:
-                for name, wanted in DURABILITY.items():
-                    if await platform.postgres.fetchval(f"SHOW {name}") != wanted:
-                        platform.health.block(name, f"PostgreSQL runs without {name}")
-                        log.error("database is not durable", name=name)
-                platform.health.release("schema")
-                return
+            for name, wanted in DURABILITY.items():
+                if await platform.postgres.fetchval(f"SHOW {name}") != wanted:
+                    platform.health.block(name, f"PostgreSQL runs without {name}")
+                    log.error("database is not durable", name=name)
+            platform.health.release("durability")
+            return
         await asyncio.sleep(READY_POLL_S)

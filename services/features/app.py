@@ -100,7 +100,7 @@ def create_app(
             batch=settings.apply_batch,
         )
         platform.health.add_check("applier", applier.health)
-        platform.health.block("schema", "preparing the event log")
+        platform.health.block("event_log", "preparing the event log")
         following = asyncio.create_task(_prepare_and_follow(platform, log, applier))
         rings = RedisRings(reading)
         jobs, background = JobStore(platform.postgres), set[asyncio.Task[None]]()
@@ -167,7 +167,8 @@ def create_app(
 
 
 async def _prepare_and_follow(platform: Platform, log: PostgresEventLog, applier: Applier) -> None:
-    """Make partitions and definitions as soon as Postgres answers, then follow the log."""
+    """Make partitions and definitions as soon as the schema is there, then follow the log."""
+    await platform.migrated.wait()
     while True:
         try:
             await log.ensure_partitions()
@@ -175,5 +176,5 @@ async def _prepare_and_follow(platform: Platform, log: PostgresEventLog, applier
             break
         except UnavailableError:
             await asyncio.sleep(1.0)
-    platform.health.release("schema")
+    platform.health.release("event_log")
     await applier.run()

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 
-from libs.common.errors import ServiceError, UnavailableError
-from libs.common.migrations import head_revision
+from libs.common.errors import ServiceError
 from libs.common.platform import Platform
 from services.gateway.adapters.idempotency import IdempotentAnswers
 from services.gateway.adapters.identity import Identity
@@ -20,14 +19,7 @@ _LONGEST_TOKEN_S = 2 * 3_600.0
 
 
 async def turn_ready(platform: Platform, settings: GatewaySettings) -> None:
-    """Release readiness when the schema is at its head and the ready file, if any, exists."""
-    expected = head_revision("gateway")
-    while True:
-        with contextlib.suppress(UnavailableError):
-            if await platform.postgres.schema_version() == expected:
-                platform.health.release("schema")
-                break
-        await asyncio.sleep(_READY_POLL_S)
+    """Release readiness when the ready file exists."""
     while settings.ready_file:  # written by another process: only looking tells
         if await asyncio.to_thread(settings.ready_file.exists):
             break

@@ -200,7 +200,6 @@ async def _working(
     served: ServedModels,
 ) -> AsyncIterator[None]:
     """Run the background work around a block."""
-    platform.health.block("schema", "the schema is not migrated yet")
     if settings.ready_file:
         platform.health.block("seed", "waiting for the ready file")
     work: list[Coroutine[Any, Any, None]] = [

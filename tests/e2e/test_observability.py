@@ -3,7 +3,6 @@
 import contextlib
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -18,6 +17,7 @@ import yaml
 from deploy.helm.render import CHART
 from deploy.local.banner import FIRST_REQUEST
 from deploy.local.children import ROOT
+from deploy.local.ports import free_port
 from deploy.observability import dashboards
 from deploy.observability.trace_edges import AFTERWARDS, BY_REQUEST, CALLER, Edge
 from libs.common.catalog import SERVICES
@@ -143,9 +143,7 @@ def prometheus(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         each["targets"] = [suite.url(each["labels"]["service"]).removeprefix("http://")]
     config["scrape_configs"] = [job]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
         [

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import aiohttp
 
+from deploy.local.ports import free_port
+
 
 @dataclass
 class Process:
@@ -22,15 +23,9 @@ class Process:
     popen: subprocess.Popen[bytes]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _start(state: Path, environment: dict[str, str]) -> Process:
     state.mkdir()
-    port = _free_port()
+    port = free_port()
     popen = subprocess.Popen(
         [sys.executable, "-m", "services.analytics"],
         env={

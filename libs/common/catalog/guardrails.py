@@ -7,6 +7,7 @@ GUARDRAILS = Service(
     port=8082,
     summary="validators, policies, verdicts, anonymization, streaming checks",
     calls=("inference", "audit"),
+    serves_without_postgres=True,
     redis_prefixes=("verdicts:",),
     memory_mib=384,
     routes=(

@@ -51,6 +51,7 @@ INFERENCE = Service(
     port=8081,
     summary="model repository and lifecycle, batching, engines, ensembles, rollouts, scoring",
     calls=("features", "audit"),
+    serves_without_postgres=True,
     redis_prefixes=("predictions:", "models:"),
     memory_mib=512,
     cpu_m=500,

@@ -67,6 +67,7 @@ class Service:
         calls: services it may call (the NetworkPolicy says the same).
         emits: whether it keeps a write-ahead log and ships events to audit.
         postgres / redis: which shared backends it uses.
+        serves_without_postgres: whether it may turn ready while PostgreSQL is away.
         redis_prefixes: key prefixes it owns.
         routes: what the gateway exposes of it.
         internal: routes for other services only; the gateway never proxies them.
@@ -79,6 +80,7 @@ class Service:
     calls: tuple[str, ...] = ()
     emits: bool = True
     postgres: bool = True
+    serves_without_postgres: bool = False
     redis: bool = True
     redis_prefixes: tuple[str, ...] = ()
     routes: tuple[Route, ...] = field(default=(), repr=False)

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import asyncpg
 import orjson
 
-from libs.common.errors import ConflictError, UnavailableError
+from libs.common.errors import ConflictError
 from libs.common.postgres import Postgres
 from services.inference.domain.policy import DecisionPolicy
 
@@ -22,16 +21,10 @@ class PostgresPolicyStore:
 
     async def current(self) -> Sequence[DecisionPolicy]:
         """Give the newest version of every tenant and model; UnavailableError before migrations."""
-        try:
-            rows = await self._postgres.fetch(
-                f"SELECT DISTINCT ON (tenant, model) {_COLUMNS} FROM decision_policies "
-                "ORDER BY tenant, model, version DESC"
-            )
-        except asyncpg.UndefinedTableError:
-            # A replica of a new release may start before the migration has run.
-            raise UnavailableError(
-                "The database is not migrated yet.", hint="Run the migrations."
-            ) from None
+        rows = await self._postgres.fetch(
+            f"SELECT DISTINCT ON (tenant, model) {_COLUMNS} FROM decision_policies "
+            "ORDER BY tenant, model, version DESC"
+        )
         return [_policy(row) for row in rows]
 
     async def history(self, tenant: str, model: str) -> Sequence[DecisionPolicy]:

@@ -67,6 +67,13 @@ def test_automatic_ports_differ() -> None:
     assert len(set(ports.values())) == len(SERVICES) + 2
 
 
+def test_automatic_ports_are_not_those_of_outgoing_connections() -> None:
+    lowest = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if not lowest.exists():
+        pytest.skip("this system does not tell its range")
+    assert max(choose_ports({}, auto=True).values()) < int(lowest.read_text().split()[0])
+
+
 def test_a_busy_port_is_named_with_its_holder() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

@@ -1,12 +1,12 @@
 """The tailer against the real audit service, over HTTP, with signed identities."""
 
 import asyncio
-import socket
 from pathlib import Path
 
 import pytest
 import uvicorn
 
+from deploy.local.ports import free_port
 from libs.common.catalog.audit import EVENTS_BATCH_PATH
 from libs.common.http_client import ServiceClient
 from libs.common.identity import Signer
@@ -17,12 +17,6 @@ from tests.support.audit_log import AuditLog
 from tests.support.predictions import prediction
 
 pytestmark = pytest.mark.anyio
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_events_delivered_to_audit_are_counted(

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from deploy.local.ports import free_port
 from libs.common.events.envelope import Event
 from libs.common.http_client import Reply, ServiceClient
 from libs.common.identity import Signer
@@ -20,12 +20,6 @@ from libs.common.transparency.note import COSIGNATURE, VerifierKey
 from services.witness.settings import DEFAULT_NAME
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class _Process:

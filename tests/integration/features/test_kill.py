@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import httpx2
 from redis import Redis
 
+from deploy.local.ports import free_port
 from libs.common.features.shipped import MERCHANT_RISK, read
 from tests.integration.features.worlds import (
     DAY_MS,
@@ -28,15 +28,9 @@ from tests.integration.features.worlds import (
 BATCH = 250
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def _service(postgres_url: str, redis_url: str, state_dir: Path) -> Iterator[tuple[Any, str]]:
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "POSTGRES_URL": postgres_url,

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from deploy.local.ports import free_port
 from libs.common.identity import IDENTITY_HEADER, Signer
 from tests.support.tabular_models import build_repository
 
@@ -41,9 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.contextmanager
 def running(state_dir: Path, redis_url: str, models: Path, **environ: str) -> Iterator[Service]:
     """Start the process, wait until it is ready, stop it by SIGTERM and check that it obeyed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "services.inference"],
         env={

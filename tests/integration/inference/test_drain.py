@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from deploy.local.ports import free_port
 from tests.integration.inference.conftest import START_DEADLINE_S
 from tests.support.text_models import build_text_version
 
@@ -42,9 +42,7 @@ def test_accepted_work_finishes_and_probes_read_503_until_the_end(
 ):
     # About 2 ms per text of 64 tokens: a thousand of them keep the process busy for seconds.
     build_text_version(tmp_path, width=512)
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        port = probe_socket.getsockname()[1]
+    port = free_port()
     process = _start(state_dir, redis_url, tmp_path, port)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from deploy.local.ports import free_port
 from services.inference.adapters.mlflow_source import MlflowSource
 from tests.integration.inference.replicas import Replica, replica, until
 from tests.support.tabular_models import copy_version, edit_manifest
@@ -65,12 +65,6 @@ def server(folder: Path, port: int) -> Iterator[str]:
         except subprocess.TimeoutExpired:  # it waits for connections that clients keep open
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

