@@ -144,43 +144,65 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield part
 
 
-async def ask(
-    session: aiohttp.ClientSession, texts: Sequence[str], validator: str, policy: str
-) -> list[Found]:
-    """Check texts in batches, without the cache.
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Asks the suite about texts.
 
-    Raises:
-        ServiceRefusedError: an answer other than 200.
+    Attributes:
+        session: to the gateway.
+        validator, policy: what judges.
+        label: the only label that counts; empty for all.
     """
-    found: list[Found] = []
-    for part in batches(texts):
+
+    session: aiohttp.ClientSession
+    validator: str
+    policy: str
+    label: str = ""
+
+    async def ask(self, texts: Sequence[str]) -> list[Found]:
+        """Check texts in batches, without the cache; who was late in a batch is asked again alone.
+
+        Raises:
+            ServiceRefusedError: an answer other than 200.
+        """
+        found: list[Found] = []
+        for part in batches(texts):
+            found += await self._call(part)
+        for index, item in enumerate(found):
+            if item.failed:
+                found[index] = (await self._call([texts[index]]))[0]
+        return found
+
+    async def _call(self, texts: Sequence[str]) -> list[Found]:
         body = {
-            "texts": part,
-            "policy": policy,
-            "validators": [validator],
+            "texts": texts,
+            "policy": self.policy,
+            "validators": [self.validator],
             "cache_ttl": 0,
         }
-        async with session.post("/v1/guardrails/validate/batch", json=body) as reply:
+        async with self.session.post("/v1/guardrails/validate/batch", json=body) as reply:
             document = await reply.json(content_type=None)
             if reply.status != 200:
                 raise ServiceRefusedError(f"{reply.status}: {document.get('detail', '')}")
-        found += [_found(result) for result in document["results"]]
-    return found
+        return [self._found(result["validators"][0]) for result in document["results"]]
 
-
-def _found(result: dict[str, Any]) -> Found:
-    verdict = result["validators"][0]
-    spans = tuple(Marked(s["start"], s["end"], s["label"]) for s in verdict["spans"])
-    is_ok = verdict["status"] == "ok"
-    return Found(is_ok and bool(verdict["labels"]), verdict["score"], spans, not is_ok)
+    def _found(self, verdict: dict[str, Any]) -> Found:
+        spans = tuple(Marked(s["start"], s["end"], s["label"]) for s in verdict["spans"])
+        is_ok = verdict["status"] == "ok"
+        labels, score = verdict["labels"], verdict["score"]
+        if self.label:
+            labels = {self.label} & set(labels)
+            score = verdict["measured"].get(self.label, 0.0)
+        return Found(is_ok and bool(labels), score, spans, not is_ok)
 
 
 async def measure(
-    session: aiohttp.ClientSession, task: Task, rows: list[Row], policy: str
+    session: aiohttp.ClientSession, task: Task, rows: list[Row], policy: str, label: str = ""
 ) -> Report:
     """Ask the suite about all rows and measure its answers."""
     validator = "injection" if task is Task.EVASION else task.value
-    found = await ask(session, [row.text for row in rows], validator, policy)
+    asker = Asker(session, validator, policy, label)
+    found = await asker.ask([row.text for row in rows])
     report = Report(task.value, len(rows), sum(item.failed for item in found))
     if task in {Task.PII, Task.SECRETS}:
         wanted = {span.label for row in rows for span in row.spans}
@@ -189,17 +211,7 @@ async def measure(
     elif task is Task.EVASION:
         detected = [row.text for row, item in zip(rows, found, strict=True) if item.flagged]
         for name, disguise in DISGUISES.items():
-            hidden = [disguise(text) for text in detected]
-            again = await ask(session, hidden, validator, policy)
-            still = sum(item.flagged for item in again)
-            inside = [
-                all(0 <= span.start < span.end <= len(text) for span in item.spans)
-                for text, item in zip(hidden, again, strict=True)
-            ]
-            report.groups[name] = [
-                quality.share("still detected", still, len(detected)),
-                quality.share("offsets within the text", sum(inside), len(inside)),
-            ]
+            report.groups[name] = await _disguised(asker, [disguise(text) for text in detected])
     else:
         labels = [row.label for row in rows]
         flagged = [item.flagged for item in found]
@@ -211,6 +223,22 @@ async def measure(
                 Measure(f"recall at {rate:.0%} false positives", best, count=sum(labels))
             )
     return report
+
+
+async def _disguised(asker: Asker, hidden: list[str]) -> list[Measure]:
+    """Measure what is still found; a text judged too late is blocked in use, but not found."""
+    again = await asker.ask(hidden)
+    late = sum(item.failed for item in again)
+    inside = [
+        all(0 <= span.start < span.end <= len(text) for span in item.spans)
+        for text, item in zip(hidden, again, strict=True)
+    ]
+    return [
+        quality.share("still detected", sum(item.flagged for item in again), len(hidden)),
+        quality.share("missed", sum(not (i.flagged or i.failed) for i in again), len(hidden)),
+        quality.share("not judged in time", late, len(hidden)),
+        quality.share("offsets within the text", sum(inside), len(inside)),
+    ]
 
 
 def show(report: Report) -> None:
@@ -232,6 +260,9 @@ def evaluate(
     policy: Annotated[
         str, typer.Option(help="Policy whose thresholds apply; it must have the validator.")
     ] = "",
+    label: Annotated[
+        str, typer.Option(help="Only this label counts, such as hate or sexist.")
+    ] = "",
     state_dir: Annotated[Path, typer.Option(help="State directory of the suite.")] = Path(
         ".gatehouse"
     ),
@@ -241,7 +272,7 @@ def evaluate(
     chosen = policy or ("strict" if task is Task.TOXICITY else "default")
     try:
         rows = read_rows(data, with_spans=task in {Task.PII, Task.SECRETS})
-        report = asyncio.run(_evaluate(Gateway.find(state_dir), task, rows, chosen))
+        report = asyncio.run(_evaluate(Gateway.find(state_dir), task, rows, chosen, label))
     except (NotRunningError, DataError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
@@ -257,6 +288,8 @@ def evaluate(
         raise typer.Exit(1)
 
 
-async def _evaluate(gateway: Gateway, task: Task, rows: list[Row], policy: str) -> Report:
+async def _evaluate(
+    gateway: Gateway, task: Task, rows: list[Row], policy: str, label: str
+) -> Report:
     async with gateway.session() as session:
-        return await measure(session, task, rows, policy)
+        return await measure(session, task, rows, policy, label)

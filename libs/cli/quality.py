@@ -137,6 +137,15 @@ def classification(
         found = Counter((labels[row], flagged[row]) for row in rows)
         return f_beta(Matches(found[True, True], found[False, True], found[True, False]))
 
+    def macro_f1(rows: Sequence[int]) -> float | None:
+        found = Counter((labels[row], flagged[row]) for row in rows)
+        wrong = found[False, True], found[True, False]
+        both = (
+            f_beta(Matches(found[True, True], *wrong), 1.0),
+            f_beta(Matches(found[False, False], *reversed(wrong)), 1.0),
+        )
+        return sum(score or 0.0 for score in both) / 2
+
     def auprc(rows: Sequence[int]) -> float | None:
         return average_precision([labels[r] for r in rows], [scores[r] for r in rows])
 
@@ -144,6 +153,7 @@ def classification(
         share("precision", tp, tp + fp),
         share("recall", tp, tp + fn),
         bootstrap("F2", len(labels), f2),
+        bootstrap("macro-F1", len(labels), macro_f1),
         bootstrap("AUPRC", len(labels), auprc),
         share("false-positive rate", fp, fp + tn),
         share("precision, negative class", tn, tn + fn),

@@ -234,9 +234,16 @@ def _blocked(rule: ValidatorRule, label: str) -> str:
 
 
 # Labels of findings about content, by Bedrock's filter.
-_FILTER_OF = {"hate": "HATE", "toxic": "INSULTS", "sexist": "HATE"}
-# Bedrock's filters by the validator that fills them.
-CONTENT = {"injection": ("PROMPT_ATTACK",), "toxicity": ("HATE", "INSULTS")}
+_FILTER_OF = {
+    "hate": "HATE",
+    "self_harm": "VIOLENCE",
+    "sexist": "HATE",
+    "sexual": "SEXUAL",
+    "toxic": "INSULTS",
+    "violence": "VIOLENCE",
+}
+# Validators that fill Bedrock's filters of content.
+CONTENT = ("injection", "toxicity")
 
 
 def _filters(rule: ValidatorRule, verdict: Verdict, *, is_full: bool) -> list[dict[str, Any]]:
@@ -257,7 +264,10 @@ def _filters(rule: ValidatorRule, verdict: Verdict, *, is_full: bool) -> list[di
         }
         for kind, (score, action) in found.items()
     ]
-    missing = [kind for kind in CONTENT[verdict.name] if is_full and kind not in found]
+    looked_for = {_FILTER_OF.get(label, "PROMPT_ATTACK") for label in verdict.measured}
+    if verdict.name == "injection":
+        looked_for.add("PROMPT_ATTACK")
+    missing = sorted(looked_for - found.keys()) if is_full else []
     return filters + [
         {
             "type": kind,

@@ -22,7 +22,7 @@ CATEGORIES = (
     "sexual/minors", "violence", "violence/graphic",
 )  # fmt: skip
 # The model's labels and the category each stands for; a category's own name stands for itself.
-_CATEGORY_OF = {"toxic": "harassment", "sexist": "harassment", "hate": "hate"}
+_CATEGORY_OF = {"toxic": "harassment", "sexist": "harassment", "self_harm": "self-harm"}
 MODEL = "gatehouse-guardrails"
 
 
@@ -80,10 +80,11 @@ def _result(outcome: Outcome, decisions: list[Decision]) -> dict[str, Any]:
     for decision in decisions:
         for verdict in decision.verdicts:
             rule = outcome.policy.body.rule(verdict.name)
-            for label, score in verdict.scores.items():
+            for label, score in verdict.measured.items():
                 category = _CATEGORY_OF.get(label, label)
                 scores[category] = max(score, scores.get(category, 0.0))
-                if rule and rule.action_of(label) is not Action.ALLOW:
+                is_found = label in verdict.scores
+                if is_found and rule and rule.action_of(label) is not Action.ALLOW:
                     found.add(category)
     return {
         "flagged": any(decision.action is not Action.ALLOW for decision in decisions),

@@ -64,7 +64,7 @@ class SpanOut(BaseModel):
 
 
 class VerdictOut(BaseModel):
-    """One validator's judgement."""
+    """One validator's judgement; `scores` of the labels found, `measured` of all scored ones."""
 
     name: str
     version: str
@@ -74,6 +74,7 @@ class VerdictOut(BaseModel):
     score: float
     labels: list[str]
     scores: dict[str, float]
+    measured: dict[str, float]
     spans: list[SpanOut]
 
 
@@ -136,6 +137,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "score": verdict.score,
         "labels": verdict.labels,
         "scores": verdict.scores,
+        "measured": verdict.measured,
         "spans": [
             {
                 "start": span.start,

@@ -43,7 +43,7 @@ from services.guardrails.settings import GuardrailsSettings
 from services.guardrails.usage import Usage
 
 # What the guard model calls its kinds of toxicity.
-TOXICITY_LABELS = ("toxic", "hate", "sexist")
+TOXICITY_LABELS = ("toxic", "hate", "sexist", "violence", "self_harm", "sexual")
 
 
 class State(TypedDict):

@@ -6,6 +6,7 @@ block. It is never taken for "nothing found".
 """
 
 import asyncio
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,8 @@ log = get_logger()
 # Readings of a text that a model is shown beside the original, and their length.
 _READINGS_MAX = 4
 _READING_CHARS_MAX = 4_000
+# A reading of the whole text has so many of its characters.
+_WHOLE_SHARE = 0.3
 # A leet reading differs in every text with a digit; it is worth a look from so many changed words
 # on. Words of digits only, such as numbers, are no leet. Foreign letters count one by one.
 _LEET_WORDS_MIN = 3
@@ -211,13 +214,38 @@ class InjectionValidator:
 
 
 def readings(document: Document) -> list[str]:
-    """Give what a model is shown of a text: all of it, its sentences, undone disguises."""
-    parts = sentences(document.text)
-    shown = [document.text, *(parts if len(parts) > 1 else ())]
+    """Give what a model is shown of a text: all of it, undone disguises, and sentences.
+
+    Sentences are those of the readings of the whole text, where a disguise was undone: disguised
+    words fall into many pieces, and what they say stands in the reading.
+    """
     plain = document.text.lower()
-    undone = [view for view in document.evasion_views if _is_telling(view, plain)]
-    shown += [view.utf8.text[:_READING_CHARS_MAX] for view in undone[:_READINGS_MAX]]
-    return list(dict.fromkeys(text for text in shown if text.strip())) or [document.text]
+    if not plain.isascii():
+        # The models do not know accents; a reading without them is no other text.
+        plain = "".join(
+            char for char in unicodedata.normalize("NFD", plain) if not unicodedata.combining(char)
+        )
+    telling = [view for view in document.evasion_views if _is_telling(view, plain)]
+    undone = [view.utf8.text[:_READING_CHARS_MAX] for view in telling[:_READINGS_MAX]]
+    has_whole = any(_is_whole(view, plain) for view in telling[:_READINGS_MAX])
+    cut = [
+        part
+        for text in (undone if has_whole else (document.text, *undone))
+        for part in _parts(text)
+    ]
+    shown = dict.fromkeys(text for text in (document.text, *undone, *cut) if text.strip())
+    return list(shown) or [document.text]
+
+
+def _is_whole(view: View, plain: str) -> bool:
+    """Say whether a reading is of the whole text; one of an encoded run stands in one place."""
+    starts = view.starts or [0]
+    return len(view.utf8.text) >= _WHOLE_SHARE * len(plain) and starts[0] < starts[-1]
+
+
+def _parts(text: str) -> list[str]:
+    found = sentences(text)
+    return found if len(found) > 1 else []
 
 
 def _is_telling(view: View, plain: str) -> bool:

@@ -5,6 +5,9 @@ from typing import Any
 
 from services.guardrails.domain.verdict import Action, Span, Status, Verdict
 
+# Names this form in the keys of entries, so that another form is never read as this one.
+FORM = "2"
+
 
 def verdicts_to(verdicts: Sequence[Verdict]) -> list[list[Any]]:
     """Turn verdicts into lists of plain values."""
@@ -19,6 +22,7 @@ def verdicts_to(verdicts: Sequence[Verdict]) -> list[list[Any]]:
             verdict.scores,
             verdict.arm,
             verdict.guarded,
+            verdict.measured,
         ]
         for verdict in verdicts
     ]
@@ -37,6 +41,7 @@ def verdicts_from(rows: Sequence[Sequence[Any]]) -> tuple[Verdict, ...]:
             scores=scores,
             arm=arm,
             guarded=guarded,
+            measured=measured,
         )
-        for name, version, status, action, score, spans, scores, arm, guarded in rows
+        for name, version, status, action, score, spans, scores, arm, guarded, measured in rows
     )

@@ -50,6 +50,7 @@ def judge(text: str, rule: ValidatorRule, detection: Detection, version: str) ->
         scores=scores,
         arm=detection.arm,
         guarded=detection.guarded,
+        measured=detection.scores,
     )
 
 

@@ -171,7 +171,7 @@ class Guard:
 
     def _cache_key(self, check: Check, text: str) -> str:
         """HMAC over everything that the verdicts depend on."""
-        parts = [f"{check.policy.id}@{check.policy.version}", check.policy.digest]
+        parts = [codec.FORM, f"{check.policy.id}@{check.policy.version}", check.policy.digest]
         for rule in check.policy.body.validators:
             validator = self.validators.get(rule.name)
             version = validator.version if validator else "absent"

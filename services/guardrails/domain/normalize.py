@@ -10,6 +10,7 @@ import binascii
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import product
 from urllib.parse import unquote_to_bytes
 
 from services.guardrails.domain import rules
@@ -32,14 +33,17 @@ _CONFUSABLES: dict[int, str] = {
     for source in sources
 }
 _LEET = str.maketrans("013457@$!|", "oieastasil")
-# A bar stands for a letter only between letters or digits.
-_LEET_WORD = re.compile(r"(?:[a-z0-9@$!]|(?<=[a-z0-9])\|(?=[a-z0-9]))+")
+# A bar stands for a letter only between letters or digits, an exclamation mark only before one.
+_LEET_WORD = re.compile(r"(?:[a-z0-9@$]|!(?=[a-z0-9@$])|(?<=[a-z0-9])\|(?=[a-z0-9]))+")
 # Such a sign beside a letter, or in a short run of digits.
 _LEET_SEEN = re.compile(
     r"[a-z@$!|][013457@$!|]|[013457@$!|][a-z@$!|]|(?<![0-9])[0-9]{1,3}(?![0-9])"
 )
 # Longer runs of digits alone are numbers.
 _LEET_DIGITS_MAX = 3
+# A 1 is an i, or an l where that makes a common word; so many of them are tried in a word.
+_ELL_WORDS = frozenset(rules.load("leet")["ell"].split())
+_ELLS_MAX = 4
 _SPACED = re.compile(r"(?<![^\W_])[a-z](?:[ ._*-]{1,2}[a-z](?![^\W_])){2,}")
 _SEPARATORS = re.compile(r"[ ._*-]")
 
@@ -116,7 +120,23 @@ def leet(reading: Reading) -> Reading:
 
 def _unleet(word: str) -> str:
     has_letter = any("a" <= char <= "z" for char in word)
-    return word.translate(_LEET) if has_letter or len(word) <= _LEET_DIGITS_MAX else word
+    if not has_letter and len(word) > _LEET_DIGITS_MAX:
+        return word
+    return _with_ells(word) or word.translate(_LEET)
+
+
+def _with_ells(word: str) -> str:
+    """Give the common word that a word spells when some of its 1s are an l; empty for none."""
+    ones = [index for index, char in enumerate(word) if char == "1"]
+    if not 0 < len(ones) <= _ELLS_MAX:
+        return ""
+    plain = list(word.translate(_LEET))
+    for letters in product("li", repeat=len(ones)):
+        for index, letter in zip(ones, letters, strict=True):
+            plain[index] = letter
+        if "".join(plain) in _ELL_WORDS:
+            return "".join(plain)
+    return ""
 
 
 def join_spaced(reading: Reading) -> Reading:

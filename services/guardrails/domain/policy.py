@@ -124,7 +124,7 @@ STRICT_POLICY = _builtin(
     ValidatorRule(
         name="toxicity",
         action=Action.BLOCK,
-        actions={"toxic": Action.FLAG},
+        actions=dict.fromkeys(("toxic", "violence", "self_harm", "sexual"), Action.FLAG),
         on_error="open",
     ),
 )

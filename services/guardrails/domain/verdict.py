@@ -100,7 +100,12 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One validator's judgement of one text under one policy."""
+    """One validator's judgement of one text under one policy.
+
+    Attributes:
+        scores: of the labels that reached their threshold.
+        measured: of every label that was scored, whether or not it reached its threshold.
+    """
 
     name: str
     version: str
@@ -111,6 +116,7 @@ class Verdict:
     scores: dict[str, float] = field(default_factory=dict)
     arm: str = "stable"
     guarded: int | None = None
+    measured: dict[str, float] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
