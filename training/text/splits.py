@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from training.text.sources import Row
+from training.text.sources import HELD, Row
 
 _WORD = re.compile(r"\w+")
 
@@ -57,10 +57,13 @@ def windows(row: Row, characters: int = 480) -> list[Row]:
 
 
 def split(rows: Sequence[Row], share: float = 0.1) -> tuple[list[Row], list[Row]]:
-    """Split by cluster: a cluster lies on one side as a whole."""
+    """Split by cluster: a cluster lies on one side as a whole; some are held out by name."""
     held: list[Row] = []
     kept: list[Row] = []
     for row in rows:
-        digest = hashlib.sha256(row.cluster.encode()).digest()
-        (held if digest[0] < 256 * share else kept).append(row)
+        if row.source == "grammar":
+            is_held = row.cluster.startswith(HELD)
+        else:
+            is_held = hashlib.sha256(row.cluster.encode()).digest()[0] < 256 * share
+        (held if is_held else kept).append(row)
     return kept, held
