@@ -29,6 +29,7 @@ from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.features.windows import DAY_MS
 from libs.common.redis import Redis, create_redis
+from services.features.adapters.ring_writer import Lease
 from services.features.adapters.rings import RedisRings
 from services.features.domain.computed import label_touch, touch_of
 from services.features.domain.events import Accepted, LogRow, Touch, partition_of
@@ -101,8 +102,9 @@ class _Log:
         texts = dict(progress.texts)
         for partition, rows in self.waiting.items():
             for first in range(0, len(rows), 2000):
-                texts[partition] = await self.rings.apply(
-                    rows[first : first + 2000], epoch=1, written_ms=0, expected=texts[partition]
+                lease = Lease(1, texts[partition])
+                texts |= await self.rings.apply(
+                    rows[first : first + 2000], {partition: lease}, written_ms=0
                 )
         self.waiting.clear()
         if not progress.is_serving:

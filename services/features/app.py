@@ -1,9 +1,10 @@
 """Wiring of the features service."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 from libs.common import app as common
 from libs.common.errors import UnavailableError
@@ -46,6 +47,9 @@ _WRITE_TIMEOUT_S = 5.0
 _BUILD_EVERY_S = 5.0
 
 
+Task = asyncio.Task[None]
+
+
 class State(TypedDict):
     """What routes find under `request.state`."""
 
@@ -57,7 +61,7 @@ class State(TypedDict):
     jobs: JobStore
     feast_reader: FeastReader
     feast_writer: FeastWriter
-    background: set[asyncio.Task[None]]
+    background: set[Task]
     history: History
     builder: ViewBuilder
     computed_history: ComputedHistory
@@ -87,73 +91,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(platform: Platform) -> AsyncIterator[State]:
-        writer = create_redis(dsn, timeout_s=_WRITE_TIMEOUT_S, connections_max=4)
-        reading = create_redis(dsn, timeout_s=FETCH_TIMEOUT_S)
-        definitions = DefinitionStore(platform.postgres)
-        log = PostgresEventLog(platform.postgres, definitions)
-        applier = Applier(
-            platform.postgres,
-            RedisRings(writer, definitions.known),
-            definitions,
-            ApplierMetrics(platform.registry),
-            poll_s=settings.poll_ms / 1000,
-            batch=settings.apply_batch,
-        )
-        platform.health.add_check("applier", applier.health)
-        platform.health.block("event_log", "preparing the event log")
-        following = asyncio.create_task(_prepare_and_follow(platform, log, applier))
-        rings = RedisRings(reading)
-        jobs, background = JobStore(platform.postgres), set[asyncio.Task[None]]()
-        history = History(platform.postgres)
-        parity = Parity(platform.postgres, history, ParityMetrics(platform.registry))
-        comparing = asyncio.create_task(parity.run(settings.parity_every_s))
-        ingestion = Ingestion(
-            log,
-            platform.registry,
-            lag=lambda: applier.lag_events,
-            lag_max=settings.lag_max,
-            concurrency_max=settings.ingest_concurrency_max,
-        )
-        computed, labels = (
-            ComputedHistory(platform.postgres),
-            LabelStore(platform.postgres, definitions),
-        )
-        builder = ViewBuilder(platform.postgres, definitions, rings)
-        building = asyncio.create_task(builder.run(_BUILD_EVERY_S))
-        owned = [following, comparing, building]
-        if settings.stream:
-            source = RedisStreamSource(writer, settings.stream)
-            owned.append(asyncio.create_task(follow(source, ingestion, settings.stream_tenant)))
-        if settings.kafka_servers:
-            kafka = KafkaSource(consumer_of(settings.kafka_servers, settings.kafka_topic))
-            owned.append(asyncio.create_task(follow(kafka, ingestion, settings.kafka_tenant)))
-        try:
-            yield State(
-                ingestion=ingestion,
-                log=log,
-                rings=rings,
-                events_max=settings.events_max,
-                definitions=definitions,
-                jobs=jobs,
-                feast_reader=FeastReader(definitions, rings, platform.registry),
-                feast_writer=FeastWriter(definitions, log, rings, jobs),
-                background=background,
-                builder=builder,
-                computed_history=computed,
-                join=Join(history, computed, definitions, labels, jobs),
-                history=history,
-                labels=labels,
-                parity=parity,
-                eraser=Eraser(platform.postgres, reading, rings, definitions),
-                events=platform.events,
-                labels_redis=reading,
-            )
-        finally:
-            for task in [*owned, *background]:
-                await end(task)
-            await rings.close()
-            await writer.aclose()
-            await reading.aclose()
+        async with _stores(platform, dsn) as stores:
+            state, owned = _start(platform, settings, stores)
+            try:
+                yield state
+            finally:
+                for task in [*owned, *state["background"]]:
+                    await end(task)
 
     return common.create_app(
         "features",
@@ -164,6 +108,114 @@ def create_app(
         events=events,
         render_error=render,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """The clients of the online store, one for batches and one for reads, and who uses them.
+
+    Attributes:
+        written: rings as appliers write them.
+        rings: rings as routes read them.
+    """
+
+    writer: Redis
+    reading: Redis
+    definitions: DefinitionStore
+    written: RedisRings
+    rings: RedisRings
+
+
+@asynccontextmanager
+async def _stores(platform: Platform, dsn: str) -> AsyncIterator[_Stores]:
+    writer = create_redis(dsn, timeout_s=_WRITE_TIMEOUT_S, connections_max=4)
+    reading = create_redis(dsn, timeout_s=FETCH_TIMEOUT_S)
+    definitions = DefinitionStore(platform.postgres)
+    written, rings = RedisRings(writer, definitions.known), RedisRings(reading)
+    try:
+        yield _Stores(writer, reading, definitions, written, rings)
+    finally:
+        for closing in (written.close, rings.close, writer.aclose, reading.aclose):
+            await closing()
+
+
+def _start(
+    platform: Platform, settings: FeaturesSettings, stores: _Stores
+) -> tuple[State, list[Task]]:
+    """Build what routes use and start what runs beside them."""
+    postgres, definitions, rings = platform.postgres, stores.definitions, stores.rings
+    log, jobs = PostgresEventLog(postgres, definitions), JobStore(postgres)
+    applier = _applier(platform, settings, stores)
+    ingestion = _ingestion(platform, settings, log, applier)
+    history, computed = History(postgres), ComputedHistory(postgres)
+    labels = LabelStore(postgres, definitions)
+    parity = Parity(postgres, history, ParityMetrics(platform.registry))
+    builder = ViewBuilder(postgres, definitions, rings)
+    platform.health.block("event_log", "preparing the event log")
+    running = [
+        _prepare_and_follow(platform, log, applier),
+        parity.run(settings.parity_every_s),
+        builder.run(_BUILD_EVERY_S),
+        *_sources(settings, stores, ingestion),
+    ]
+    state = State(
+        ingestion=ingestion,
+        log=log,
+        rings=rings,
+        events_max=settings.events_max,
+        definitions=definitions,
+        jobs=jobs,
+        feast_reader=FeastReader(definitions, rings, platform.registry),
+        feast_writer=FeastWriter(definitions, log, rings, jobs),
+        background=set(),
+        builder=builder,
+        computed_history=computed,
+        join=Join(history, computed, definitions, labels, jobs),
+        history=history,
+        labels=labels,
+        parity=parity,
+        eraser=Eraser(postgres, stores.reading, rings, definitions),
+        events=platform.events,
+        labels_redis=stores.reading,
+    )
+    return state, [asyncio.create_task(part) for part in running]
+
+
+def _applier(platform: Platform, settings: FeaturesSettings, stores: _Stores) -> Applier:
+    applier = Applier(
+        platform.postgres,
+        stores.written,
+        stores.definitions,
+        ApplierMetrics(platform.registry),
+        poll_s=settings.poll_ms / 1000,
+        batch=settings.apply_batch,
+    )
+    platform.health.add_check("applier", applier.health)
+    return applier
+
+
+def _ingestion(
+    platform: Platform, settings: FeaturesSettings, log: PostgresEventLog, applier: Applier
+) -> Ingestion:
+    return Ingestion(
+        log,
+        platform.registry,
+        lag=lambda: applier.lag_events,
+        lag_max=settings.lag_max,
+        concurrency_max=settings.ingest_concurrency_max,
+    )
+
+
+def _sources(
+    settings: FeaturesSettings, stores: _Stores, ingestion: Ingestion
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Follow the sources besides HTTP that are configured."""
+    if settings.stream:
+        source = RedisStreamSource(stores.writer, settings.stream)
+        yield follow(source, ingestion, settings.stream_tenant)
+    if settings.kafka_servers:
+        kafka = KafkaSource(consumer_of(settings.kafka_servers, settings.kafka_topic))
+        yield follow(kafka, ingestion, settings.kafka_tenant)
 
 
 async def _prepare_and_follow(platform: Platform, log: PostgresEventLog, applier: Applier) -> None:

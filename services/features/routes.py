@@ -1,6 +1,5 @@
 """Native routes: events in, definitions and freshness out."""
 
-import asyncio
 import time
 from typing import Any
 
@@ -12,7 +11,6 @@ from libs.common.errors import (
     BadRequestError,
     InvalidInputError,
     NotFoundError,
-    RateLimitedError,
     UnavailableError,
 )
 from libs.common.features.layout import VIEWS
@@ -26,15 +24,13 @@ from services.features.domain.definitions import documents
 from services.features.domain.names import DefinitionError
 from services.features.domain.pushed import check, fingerprint_of
 from services.features.ingest import Ingestion
-from services.features.schemas import IngestAnswer, RejectedEvent
+from services.features.lines import LineStream
+from services.features.schemas import IngestAnswer
 
 router = APIRouter(tags=["features"])
 
 _DEFINITIONS_MAX = 200
 _NDJSON = "application/x-ndjson"
-_LINES, _LINE_BYTES_MAX, _REJECTED_MAX = 1000, 64 * 1024, 1000
-_PART_BYTES_MAX = 1024 * 1024
-_PAUSE_S = 30.0
 
 
 def tenant() -> str:
@@ -56,7 +52,7 @@ async def take_events(request: Request) -> IngestAnswer:
     `/features/events/stream`.
     """
     if request.headers.get("content-type", "").startswith(_NDJSON):
-        return await _take_lines(request)
+        return await take_stream(request)
     return await _take(request, is_backfill=False)
 
 
@@ -69,10 +65,11 @@ async def take_events(request: Request) -> IngestAnswer:
 async def take_stream(request: Request) -> IngestAnswer:
     """Take one event per line, as many as 2 GiB hold, committed in parts while they arrive.
 
-    A stream that breaks off is sent again whole, what is known is skipped. The sender is slowed to
-    the pace of the commits, so memory stays bounded by one part.
+    The sender is slowed to the pace of the commits and the appliers, so memory stays bounded by one
+    part. A stream that ends in an error goes on from the error's `bytes_taken`; one that breaks off
+    is sent again whole, what is known is skipped.
     """
-    return await _take_lines(request)
+    return await LineStream(request.state.ingestion, tenant()).take(request.stream())
 
 
 @router.post(
@@ -214,72 +211,6 @@ async def _ttls(request: Request) -> list[tuple[str, int]]:
 
 def _age_s(now_ms: int, at_ms: int | None) -> float | None:
     return None if at_ms is None else max(0, now_ms - at_ms) / 1000.0
-
-
-async def _when_taken(ingestion: Ingestion, events: list[Any]) -> IngestAnswer:
-    """Write a part of a stream; a pause of the stores slows the sender before it ends the stream.
-
-    Raises:
-        RateLimitedError, UnavailableError: the pause lasted too long; what is known is skipped when
-            the stream is sent again.
-    """
-    deadline = time.monotonic() + _PAUSE_S
-    while True:
-        try:
-            return await ingestion.take(tenant(), events, is_backfill=False)
-        except (RateLimitedError, UnavailableError):
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.5)
-
-
-async def _take_lines(request: Request) -> IngestAnswer:
-    """Commit every `_LINES` lines or `_PART_BYTES_MAX` bytes; memory stays bounded by them."""
-    ingestion: Ingestion = request.state.ingestion
-    total = IngestAnswer(accepted=0, duplicates=0, late=0, rejected=[])
-    taken = 0
-
-    async def commit(lines: list[bytes]) -> None:
-        nonlocal taken
-        events = [_line(line) for line in lines]
-        answer = await _when_taken(ingestion, events)
-        total.accepted += answer.accepted
-        total.duplicates += answer.duplicates
-        total.late += answer.late
-        for item in answer.rejected[: _REJECTED_MAX - len(total.rejected)]:
-            _, _, rest = item.pointer.removeprefix("/events/").partition("/")
-            index = item.index + taken
-            pointer = f"/{index}/{rest}".rstrip("/")
-            total.rejected.append(RejectedEvent(index=index, pointer=pointer, reason=item.reason))
-        taken += len(lines)
-
-    waiting: list[bytes] = []
-    partial, size = b"", 0
-    async for part in request.stream():
-        *lines, partial = (partial + part).split(b"\n")
-        for line in lines:
-            if len(line) > _LINE_BYTES_MAX:
-                raise InvalidInputError.field(f"/{taken + len(waiting)}", "is a line too long")
-            if stripped := line.strip():
-                waiting.append(stripped)
-                size += len(stripped)
-            if len(waiting) >= _LINES or size >= _PART_BYTES_MAX:
-                await commit(waiting)
-                waiting, size = [], 0
-        if len(partial) > _LINE_BYTES_MAX:
-            raise InvalidInputError.field(f"/{taken + len(waiting)}", "is a line too long")
-    waiting += [partial] if partial.strip() else []
-    if waiting:
-        await commit(waiting)
-    return total
-
-
-def _line(line: bytes) -> Any:
-    """Parse one line; what is no JSON is judged as no event."""
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
 
 
 async def _take(request: Request, *, is_backfill: bool) -> IngestAnswer:

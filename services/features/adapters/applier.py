@@ -8,6 +8,7 @@ they may.
 
 import asyncio
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -29,8 +30,9 @@ from services.features.adapters.log import (
     read_heads,
     read_rows,
 )
+from services.features.adapters.ring_writer import Lease
 from services.features.adapters.rings import Progress, RedisRings
-from services.features.domain.events import PARTITIONS
+from services.features.domain.events import PARTITIONS, partition_of
 from services.features.errors import StoreLostError
 
 log = get_logger()
@@ -164,36 +166,35 @@ class Applier:
         }
         self._lag_events = sum(behind.values())
         self._metrics.lag.set(self._lag_events)
-        for partition, epoch in self._epochs.items():
-            if behind.get(partition, 0) > 0:
-                offset = progress.offset(partition)
-                rows = await read_rows(connection, partition, offset, self._batch)
-                for tenant, view in {(row.tenant, row.view) for row in rows}:
-                    if "@" in view:
-                        await self._definitions.of_key(tenant, view)
-                now_ms = time.time_ns() // 1_000_000
-                texts[partition] = await self._rings.apply(
-                    rows, epoch=epoch, written_ms=now_ms, expected=texts[partition]
-                )
-                self._observe(min(row.arrival_ms for row in rows))
-                await self._rebuild_unreadable(connection, partition, epoch, texts[partition])
+        mine = {number: behind[number] for number in self._epochs if behind.get(number, 0) > 0}
+        for part in _parts(mine, self._batch):
+            leases = {n: Lease(self._epochs[n], progress.texts[n]) for n in part}
+            after = {number: progress.offset(number) for number in part}
+            rows = await read_rows(connection, after, self._batch)
+            for tenant, view in {(row.tenant, row.view) for row in rows}:
+                if "@" in view:
+                    await self._definitions.of_key(tenant, view)
+            now_ms = time.time_ns() // 1_000_000
+            texts |= await self._rings.apply(rows, leases, written_ms=now_ms)
+            self._observe(min(row.arrival_ms for row in rows))
+            await self._rebuild_unreadable(connection, texts)
         self._state = Component("ok", facts={"lag_events": sum(behind.values())})
         await self._note(connection, Progress(texts, progress.is_serving), heads)
-        return any(behind.get(partition, 0) > 0 for partition in self._epochs)
+        return bool(mine)
 
-    async def _rebuild_unreadable(
-        self, connection: Any, partition: int, epoch: int, progress: bytes
-    ) -> None:
+    async def _rebuild_unreadable(self, connection: Any, texts: Mapping[int, bytes]) -> None:
         """Write rings anew whose bytes could not be read, from all that the log has of them."""
         while self._rings.unreadable:
             tenant, view, entity = self._rings.unreadable.pop()
             self._metrics.unreadable.labels(view if view in VIEWS else "computed").inc()
-            rows = await read_entity(connection, partition, tenant, view, entity)
+            number = partition_of(tenant, view, entity)
+            lease = Lease(self._epochs[number], texts[number])
+            rows = await read_entity(connection, number, tenant, view, entity)
             await self._rings.forget(tenant, view, entity)
             now_ms = time.time_ns() // 1_000_000
             for first in range(0, len(rows), self._batch):
                 part = rows[first : first + self._batch]
-                await self._rings.write([part], epoch, now_ms, progress)
+                await self._rings.rewrite(part, lease, written_ms=now_ms)
 
     async def _reconcile(self, heads: dict[int, Head], progress: Progress) -> Progress:
         """Notice a store that is older than it was, or newer than the log."""
@@ -236,3 +237,17 @@ class Applier:
         age_ms = time.time_ns() // 1_000_000 - arrival_ms
         if 0 <= age_ms < _LIVE_MS:
             self._metrics.delay.observe(age_ms / 1000.0)
+
+
+def _parts(behind: Mapping[int, int], batch: int) -> Iterator[list[int]]:
+    """Put partitions together whose rows fit into one batch: few round trips, none of them long."""
+    part: list[int] = []
+    size = 0
+    for number, count in sorted(behind.items(), key=lambda item: item[1]):
+        if part and size + count > batch:
+            yield part
+            part, size = [], 0
+        part.append(number)
+        size += count
+    if part:
+        yield part

@@ -1,7 +1,7 @@
 """The raw event log in Postgres: deduplicated events, gap-free offsets per partition."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,12 @@ WHERE tenant = $1 AND kind = 'transaction' AND subject_id = ANY($2) ORDER BY ava
 LABELS_SHARE = "SELECT pg_advisory_xact_lock_shared(hashtextextended('labels:' || $1, 0))"
 LABELS_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('labels:' || $1, 0))"
 _READ = """
-SELECT partition, "offset", tenant, view, entity, record, arrival_ms FROM log
-WHERE partition = $1 AND "offset" > $2 ORDER BY "offset" LIMIT $3
+SELECT following.* FROM unnest($1::smallint[], $2::bigint[]) AS done (partition, "offset")
+CROSS JOIN LATERAL (
+    SELECT partition, "offset", tenant, view, entity, record, arrival_ms FROM log
+    WHERE log.partition = done.partition AND log."offset" > done."offset"
+    ORDER BY "offset" LIMIT $3
+) AS following ORDER BY following.partition, following."offset"
 """
 _READ_ENTITY = """
 SELECT partition, "offset", tenant, view, entity, record, arrival_ms FROM log
@@ -246,9 +250,10 @@ async def read_heads(connection: Any) -> dict[int, Head]:
     return {row[0]: Head(row[1] - 1, row[2]) for row in rows}
 
 
-async def read_rows(connection: Any, partition: int, after: int, limit: int) -> list[LogRow]:
-    """Give the next rows of a partition in offset order."""
-    return [LogRow(*row) for row in await connection.fetch(_READ, partition, after, limit)]
+async def read_rows(connection: Any, after: Mapping[int, int], limit: int) -> list[LogRow]:
+    """Give the rows behind an offset of each partition, in offset order, `limit` of each."""
+    rows = await connection.fetch(_READ, list(after), list(after.values()), limit)
+    return list(map(LogRow._make, rows))
 
 
 async def read_entity(
@@ -256,7 +261,7 @@ async def read_entity(
 ) -> list[LogRow]:
     """Give every row of one entity in offset order."""
     rows = await connection.fetch(_READ_ENTITY, view, entity, tenant, partition)
-    return [LogRow(*row) for row in rows]
+    return list(map(LogRow._make, rows))
 
 
 async def acquire_leases(connection: Any, partitions: list[int]) -> dict[int, int]:

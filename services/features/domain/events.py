@@ -1,7 +1,7 @@
 """From an event to the ring records it leaves: which entities, which partition, which bytes."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from libs.common.features.layout import (
@@ -59,8 +59,7 @@ class Accepted:
         return touches
 
 
-@dataclass(frozen=True, slots=True)
-class LogRow:
+class LogRow(NamedTuple):
     """One row of a partition's log.
 
     Attributes:

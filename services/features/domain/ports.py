@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from services.features.domain.events import Accepted, LogRow
+from services.features.domain.events import Accepted
 
 
 class EventLog(Protocol):
@@ -16,18 +16,6 @@ class EventLog(Protocol):
 
         Raises:
             UnavailableError: the store does not answer; nothing was written.
-        """
-        ...
-
-
-class RingStore(Protocol):
-    """The online rings; writes are idempotent by the tag of an event."""
-
-    async def apply(self, rows: Sequence[LogRow], *, epoch: int, written_ms: int) -> None:
-        """Apply log rows of one partition, in offset order.
-
-        Raises:
-            StoreLostError: the store was emptied or rolled back meanwhile.
         """
         ...
 

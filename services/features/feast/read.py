@@ -20,7 +20,8 @@ from libs.common.features.layout import VIEWS
 from libs.common.features.shipped import SHIPPED
 from libs.common.redis import UNAVAILABLE
 from services.features.adapters.definitions import Catalog, DefinitionStore
-from services.features.adapters.rings import RedisRings, vector_prefix
+from services.features.adapters.ring_writer import vector_prefix
+from services.features.adapters.rings import RedisRings
 from services.features.domain.definitions import FEATURE_SERVICES
 from services.features.domain.pushed import PushedView
 from services.features.domain.vectors import heads_of
