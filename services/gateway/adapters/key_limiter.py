@@ -1,7 +1,8 @@
 """The per-key policy over all replicas: GCRA in one Redis script on the server's clock.
 
 Permits are drawn in small lots for keys with large quotas, so that a busy key costs one round trip
-per lot; every permit still comes out of the one shared count, so the quota is never exceeded.
+per lot, the next one while a quarter of the present one is left, so that nobody waits for it. Every
+permit still comes out of the one shared count, so the quota is never exceeded.
 While Redis is down every request is told to decide locally, and a task of its own asks Redis once
 per second.
 """
@@ -24,6 +25,7 @@ _LOT_MAX = 64
 _QUOTA_PER_PERMIT = 1_000
 _LOT_LIFETIME_S = 1.0
 _LOTS_MAX = 20_000
+_LOW_SHARE = 4
 
 # Microseconds throughout. KEYS[1] holds the theoretical arrival time; ARGV: period, burst, lot.
 # Grants as many of the lot as fit; returns {granted, tat - now, retry}. A time further ahead than a
@@ -54,6 +56,7 @@ class _Lot:
     permits: int
     expires_at: float
     ahead_s: float
+    low: int  # with so many permits left the next lot is drawn
 
 
 class RedisKeyLimiter:
@@ -62,7 +65,7 @@ class RedisKeyLimiter:
     def __init__(self, redis: Redis) -> None:
         self._script: Any = redis.register_script(SCRIPT)
         self._lots: dict[tuple[str, str], _Lot] = {}
-        self._drawing: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._drawing: dict[tuple[str, str], asyncio.Future[Any]] = {}
         self._redis: Any = redis
         self._probing: asyncio.Task[None] | None = None
         self._probe_at = 0.0
@@ -72,13 +75,17 @@ class RedisKeyLimiter:
         """Count one request, or give None when Redis cannot say in time."""
         now = time.monotonic()
         key = (tenant, principal)
-        drawing = self._drawing.get(key)
-        if drawing is not None:
-            await asyncio.shield(drawing)  # one draw at a time: two would waste a lot
-            now = time.monotonic()
         lot = self._lots.get(key)
+        if lot is None or not lot.permits or now >= lot.expires_at:
+            drawing = self._drawing.get(key)
+            if drawing is not None:
+                await asyncio.shield(drawing)  # one draw at a time: two would waste a lot
+                now = time.monotonic()
+                lot = self._lots.get(key)
         if lot and lot.permits and now < lot.expires_at:
             lot.permits -= 1
+            if lot.permits == lot.low and self.is_up and key not in self._drawing:
+                self._draw_ahead(key, policy, now)
             return self._allowed(policy, lot.ahead_s, lot.permits)
         if not self.is_up:
             self._probe_in_background(now)
@@ -91,8 +98,16 @@ class RedisKeyLimiter:
         finally:
             self._drawing.pop(key).set_result(None)
 
-    async def _draw(self, key: tuple[str, str], policy: Policy, now: float) -> Decision | None:
-        """Draw a lot from the shared count and take the first permit of it."""
+    def _draw_ahead(self, key: tuple[str, str], policy: Policy, now: float) -> None:
+        """Draw the next lot while the present one lasts: no request of a busy key waits for it."""
+        drawn = asyncio.ensure_future(self._draw(key, policy, now, permits_taken=0))
+        self._drawing[key] = drawn
+        drawn.add_done_callback(lambda _: self._drawing.pop(key))
+
+    async def _draw(
+        self, key: tuple[str, str], policy: Policy, now: float, *, permits_taken: int = 1
+    ) -> Decision | None:
+        """Draw a lot from the shared count and take the first permit of it, if one is wanted."""
         tenant, principal = key
         size = min(_LOT_MAX, max(1, policy.quota // _QUOTA_PER_PERMIT))
         try:
@@ -108,7 +123,10 @@ class RedisKeyLimiter:
             return Decision(policy, False, 0, retry_us / 1e6, ahead_us / 1e6)
         if len(self._lots) >= _LOTS_MAX:
             self._lots.clear()
-        lot = _Lot(granted - 1, now + _LOT_LIFETIME_S, ahead_us / 1e6)
+        left = self._lots.get(key)
+        unused = left.permits if left and now < left.expires_at else 0
+        permits = granted - permits_taken + unused
+        lot = _Lot(permits, now + _LOT_LIFETIME_S, ahead_us / 1e6, size // _LOW_SHARE)
         self._lots[key] = lot
         return self._allowed(policy, lot.ahead_s, lot.permits)
 

@@ -193,6 +193,28 @@ async def test_lots_never_exceed_the_quota(redis_url: str) -> None:
     await redis.aclose()
 
 
+async def test_the_next_lot_of_a_busy_key_is_drawn_before_the_present_one_ends(
+    redis_url: str,
+) -> None:
+    from libs.common.redis import create_redis
+
+    redis = create_redis(redis_url, timeout_s=1.0)
+    limiter = RedisKeyLimiter(redis)
+    policy = Policy("key", 64_000, 3_600, 64_000)  # lots of 64, the next one at 16
+    for _ in range(48):
+        assert await limiter.take("t", "p", policy)
+    assert len(limiter._drawing) == 1
+    await asyncio.gather(*limiter._drawing.values())
+    await asyncio.sleep(0)
+    # Now 16 + 64 are there: none of the next 50 asks Redis.
+    started = limiter._lots["t", "p"].permits
+    assert started == 80
+    for _ in range(50):
+        assert await limiter.take("t", "p", policy)
+    assert limiter._lots["t", "p"].permits == 30
+    await redis.aclose()
+
+
 async def test_a_clock_set_back_by_an_hour_costs_an_address_one_window(clean_postgres: str) -> None:
     limiter = PostgresIpLimiter(clean_postgres, "gateway")
     await limiter.connect()
