@@ -18,12 +18,13 @@ from starlette.routing import Route
 
 from libs.common.catalog.model import Route as CatalogRoute
 from libs.common.context import Caller
+from libs.common.corked import CorkedProtocol
 from libs.common.errors import NotBuiltError, NotFoundError, ServiceError
 from libs.common.events.envelope import EventEmitter
 from libs.common.logging import get_logger
 from libs.common.metrics import HttpMetrics, render
 from libs.common.middleware import ServiceEdge, defect
-from libs.common.plain import plain_endpoints
+from libs.common.plain import PlainTable
 from libs.common.platform import VERSION, Platform, build_platform
 from libs.common.problems import from_pydantic, problem_response
 from libs.common.routing import RouteTable
@@ -41,11 +42,11 @@ OPEN_CALLER = Caller(tenant="default", principal="open", scopes=frozenset({"*"})
 class ServiceApp:
     """The finished ASGI app, with the parts that the server and the tests need.
 
-    `http_protocol` is uvicorn's `http` option: a protocol class in place of its own. `tls` names
+    `http_protocol` is uvicorn's `http` option: a protocol class. `tls` names
     certificate chain and key as PEM files; None serves plain HTTP.
     """
 
-    http_protocol: Any = "auto"
+    http_protocol: Any = CorkedProtocol
     tls: tuple[Path, Path] | None = None
 
     def __init__(
@@ -143,11 +144,7 @@ def create_app(
         open_caller=OPEN_CALLER if settings.identity_mode == "open" else None,
         render_error=as_response,
         health=platform.health,
-        plain={
-            **plain_endpoints(routers),
-            **plain_endpoints(v1_routers),
-            **plain_endpoints(v1_routers, prefix="/v1"),
-        },
+        plain=PlainTable(routers).with_v1(v1_routers),
     )
     return ServiceApp(app, edge, platform, metrics)
 

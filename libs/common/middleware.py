@@ -7,7 +7,7 @@ problem; count and log one line.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -28,7 +28,7 @@ from libs.common.identity import IDENTITY_HEADER, Verifier
 from libs.common.ids import acceptable_request_id, parse_traceparent, uuid7
 from libs.common.logging import get_logger
 from libs.common.metrics import HttpMetrics
-from libs.common.plain import Endpoint
+from libs.common.plain import PlainTable
 from libs.common.problems import problem_response
 from libs.common.routing import Match, RouteTable
 from libs.common.telemetry import get_telemetry, mark_failed, traceparent_of
@@ -106,7 +106,7 @@ class ServiceEdge:
         open_caller: Caller | None = None,
         render_error: Callable[[ServiceError, Scope], Any] | None = None,
         health: Health | None = None,
-        plain: Mapping[tuple[str, str], Endpoint] | None = None,
+        plain: PlainTable | None = None,
     ) -> None:
         self.in_flight = 0
         self._app = app
@@ -117,7 +117,7 @@ class ServiceEdge:
         self._metrics = metrics
         self._open_caller = open_caller
         self._render = render_error or (lambda error, scope: problem_response(error, scope["path"]))
-        self._plain = plain or {}
+        self._plain = plain or PlainTable()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -162,10 +162,11 @@ class ServiceEdge:
         try:
             body_max = self._admit(exchange, match)
             bounded = _bounded(receive, body_max)
-            endpoint = self._plain.get((scope["method"], scope["path"]))
-            if endpoint is None:
+            found = self._plain.find(scope["method"], scope["path"])
+            if found is None:
                 await self._app(scope, bounded, send)
             else:
+                endpoint, scope["path_params"] = found
                 response = await endpoint(Request(scope, bounded))
                 await response(scope, bounded, send)
         except ServiceError as error:

@@ -2,10 +2,11 @@
 
 FastAPI matches every route in turn, resolves dependencies, validates and re-serialises; on a short
 answer that costs more than the answer. A plain endpoint gets the request and gives the response.
-The service's edge calls those of fixed paths itself (`plain_endpoints`); the others, and whatever
-else the framework routes, come through FastAPI with the same result.
+The service's edge calls them itself (`PlainTable`); catch-all paths, and whatever else the
+framework routes, come through FastAPI with the same result.
 """
 
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from libs.common.problems import from_pydantic
+from libs.common.routing import compile_template
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -30,17 +32,52 @@ class PlainRoute(APIRoute):
         return self.endpoint
 
 
-def plain_endpoints(
-    routers: Iterable[APIRouter], prefix: str = ""
-) -> dict[tuple[str, str], Endpoint]:
-    """Collect the plain endpoints of fixed paths, by method and path."""
-    return {
-        (method, prefix + route.path): route.endpoint
-        for router in routers
-        for route in router.routes
-        if isinstance(route, PlainRoute) and "{" not in route.path
-        for method in route.methods or ()
-    }
+class PlainTable:
+    """The plain endpoints of some routers by method and path: one look-up, then few patterns.
+
+    A fixed path comes before a template, as routers must list them for the framework.
+    """
+
+    def __init__(self, routers: Iterable[APIRouter] = (), prefix: str = "") -> None:
+        self._static: dict[tuple[str, str], Endpoint] = {}
+        self._templates: dict[str, list[tuple[re.Pattern[str], Endpoint]]] = {}
+        for router in routers:
+            self._add(router, prefix)
+
+    def with_v1(self, routers: Iterable[APIRouter]) -> "PlainTable":
+        """Add routers that are served as written and under `/v1` as well."""
+        for router in routers:
+            self._add(router, "")
+            self._add(router, "/v1")
+        return self
+
+    def find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
+        """Give the endpoint and the path's parameters, decoded as `path` is."""
+        endpoint = self._static.get((method, path))
+        if endpoint is not None:
+            return endpoint, {}
+        for pattern, endpoint in self._templates.get(method, ()):
+            found = pattern.fullmatch(path)
+            if found:
+                return endpoint, found.groupdict()
+        return None
+
+    @property
+    def fixed(self) -> frozenset[tuple[str, str]]:
+        """Methods and paths that need no pattern."""
+        return frozenset(self._static)
+
+    def _add(self, router: APIRouter, prefix: str) -> None:
+        for route in router.routes:
+            if not isinstance(route, PlainRoute) or ":path}" in route.path:
+                continue
+            path = prefix + route.path
+            for method in route.methods or ():
+                if "{" in path:
+                    entry = (compile_template(path), route.endpoint)
+                    self._templates.setdefault(method, []).append(entry)
+                else:
+                    self._static[method, path] = route.endpoint
 
 
 async def body_bytes(request: Request) -> bytes:

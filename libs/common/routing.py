@@ -37,7 +37,7 @@ class RouteTable:
                     self._static.setdefault(path, {})[route.method] = Match(route, service, {})
         # Templates with a fixed tail come before catch-all ones, longer before shorter.
         for template in sorted(by_template, key=lambda path: (":path" in path, -len(path))):
-            self._patterns.append((_compile(template), by_template[template]))
+            self._patterns.append((compile_template(template), by_template[template]))
 
     def match(self, method: str, path: str) -> Match | None:
         """Find the route, or None when no route has this path and method."""
@@ -60,7 +60,8 @@ class RouteTable:
         return frozenset(allowed)
 
 
-def _compile(template: str) -> re.Pattern[str]:
+def compile_template(template: str) -> re.Pattern[str]:
+    """Make a pattern of a path with `{parameters}`; `{name:path}` takes slashes too."""
     parts: list[str] = []
     position = 0
     for parameter in _PARAMETER.finditer(template):

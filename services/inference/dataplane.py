@@ -7,8 +7,9 @@ thread hop would cost more than the call.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -109,12 +110,25 @@ class DataPlane:
         Raises:
             InferenceFailedError: the engine failed, or a score is not finite.
         """
+        if is_inline(model, len(rows)):
+            return self.run_inline(model, rows)
         started = time.perf_counter()
         if model.ensemble is None:
             answer = TabularAnswer(await _scores(model, rows), time.perf_counter() - started)
         else:
             combined = await self._ensemble(model, model.ensemble, rows)
             answer = replace(combined, model_s=time.perf_counter() - started)
+        return self._counted(model, rows, answer)
+
+    def run_inline(self, model: TabularModel, rows: Rows) -> TabularAnswer:
+        """Score rows for which `is_inline` holds, on the event loop; else as `run_rows`."""
+        started = time.perf_counter()
+        with _as_service_error(model):
+            scores = _run(model, rows)
+        _check_finite(model, scores)
+        return self._counted(model, rows, TabularAnswer(scores, time.perf_counter() - started))
+
+    def _counted(self, model: TabularModel, rows: Rows, answer: TabularAnswer) -> TabularAnswer:
         self.drift.add(model, rows, answer.scores)
         self._metrics.model_inference.labels(model.name, model.version).observe(answer.model_s)
         self._metrics.batch_size.labels(model.name).observe(len(rows))
@@ -191,20 +205,36 @@ class _Members:
             done.exception()  # read here, so that it does not count as never retrieved
 
 
+def is_inline(model: TabularModel, rows: int) -> bool:
+    """Say whether so many rows run on the event loop: few, and of a single model."""
+    return model.ensemble is None and rows <= INLINE_ROWS_MAX
+
+
 async def _scores(model: TabularModel, rows: Rows) -> Scores:
     """Run one model; InferenceFailedError when it fails or a score is no number."""
-    try:
+    with _as_service_error(model):
         if len(rows) <= INLINE_ROWS_MAX:
             scores = _run(model, rows)
         else:
             scores = await asyncio.to_thread(_run, model, rows)
+    _check_finite(model, scores)
+    return scores
+
+
+@contextmanager
+def _as_service_error(model: TabularModel) -> Iterator[None]:
+    """Translate whatever the engine raises."""
+    try:
+        yield
     except Exception as error:
         raise InferenceFailedError(
             f"The model {model.name} could not answer.", hint="The request id leads to the log."
         ) from error
+
+
+def _check_finite(model: TabularModel, scores: Scores) -> None:
     if not np.isfinite(scores).all():
         raise InferenceFailedError(f"The model {model.name} gave a score that is no number.")
-    return scores
 
 
 def check_access(model: LoadedModel) -> None:

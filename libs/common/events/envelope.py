@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from libs.common.context import current
+from libs.common.context import RequestContext, current
 from libs.common.ids import uuid7
 
 EventClass = Literal["required", "standard", "sampled"]
@@ -77,9 +77,10 @@ def event_for_request(
     data: Mapping[str, Any],
     *,
     data_subject: str | None = None,
+    context: RequestContext | None = None,
 ) -> Event:
-    """Build an event with tenant, principal and ids of the current request."""
-    context = current()
+    """Build an event with tenant, principal and ids of the current request, or of the one given."""
+    context = context or current()
     caller = context.caller
     return Event(
         type=event_type,

@@ -7,9 +7,12 @@ head and body of a small answer are one system call.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import unquote
 
+import httptools
 import orjson
 from prometheus_client import CollectorRegistry, Counter
 from uvicorn.protocols.http.httptools_impl import (
@@ -18,7 +21,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from libs.common.corked import CorkedTransport
 from libs.common.problems import PROBLEM_JSON, TYPE_PREFIX
+from services.gateway.adapters.lazy_clock import LazyClock
+from services.gateway.adapters.server_cycle import Cycle
 
 HEAD_BYTES_MAX = 32 * 1024
 HEAD_FIELDS_MAX = 100
@@ -60,38 +66,6 @@ class Leavers:
             callback()
 
 
-class CorkedTransport:
-    """Collects the writes of one turn of the loop and sends them together."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.inner = transport
-        self._loop = asyncio.get_running_loop()
-        self._held: list[bytes] = []
-        self.is_closing = transport.is_closing
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-        self.get_extra_info = transport.get_extra_info
-        self.set_protocol = transport.set_protocol
-
-    def write(self, data: bytes) -> None:
-        """Send before the loop's next turn."""
-        if not self._held:
-            self._loop.call_soon(self.flush)
-        self._held.append(data)
-
-    def close(self) -> None:
-        """Send what is held, then close."""
-        self.flush()
-        self.inner.close()
-
-    def flush(self) -> None:
-        """Send what is held."""
-        held = self._held
-        if held:
-            self._held = []
-            self.inner.write(held[0] if len(held) == 1 else b"".join(held))
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """One connection; subclasses made by `bounded_protocol` carry the settings."""
 
@@ -108,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_body_open = False
         self._is_refused = False
         self._leavers = Leavers()
+        self._idle = LazyClock(self.loop, self._is_idle)
         self._clock: asyncio.TimerHandle | None = self.loop.call_later(
             self.header_receipt_s, self._head_is_late
         )
@@ -115,6 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock, and tell who waits on the caller's behalf."""
         self._stop_clock()
+        self._idle.close()
         super().connection_lost(exc)
         self._leavers.gone()
 
@@ -137,6 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Count a new head."""
+        self._idle.stop()
         super().on_message_begin()
         cast(dict[str, Any], self.scope)[LEAVERS] = self._leavers
         self._head_bytes = 0
@@ -150,19 +127,61 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES_MAX or len(self.headers) >= HEAD_FIELDS_MAX:
             self._refuse(431)
             return
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Let the request begin, unless its head was refused."""
         if self._is_refused:
             return
-        if b"#" in self.url:  # uvicorn would cut the fragment off, and another reader might not
+        if b"#" in self.url:  # the fragment would be cut off, and another reader might not
             self._refuse(400)
             return
         self._is_head_open = False
         self._is_body_open = True
         self._stop_clock()
-        super().on_headers_complete()
+        scope = cast(dict[str, Any], self.scope)
+        parser = self.parser
+        scope["method"] = parser.get_method().decode("ascii")
+        version = parser.get_http_version()
+        if version != "1.1":
+            scope["http_version"] = version
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        if self.url.startswith(b"/"):
+            path, _, query = self.url.partition(b"?")
+        else:
+            parts = httptools.parse_url(self.url)
+            path, query = parts.path, parts.query or b""
+        text = path.decode("ascii")
+        scope["path"] = unquote(text) if "%" in text else text
+        scope["raw_path"] = path
+        scope["query_string"] = query
+        self._begin(keep_alive=version != "1.0" and parser.should_keep_alive())
+
+    def _begin(self, *, keep_alive: bool) -> None:
+        """Start the request, or queue it behind the one before it on this connection."""
+        before = cast(RequestResponseCycle | None, self.cycle)
+        self.cycle = Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -178,13 +197,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Send the answer now: nothing follows that it could leave together with."""
-        cast(Any, self.transport).flush()
-        super().on_response_complete()
+        transport = cast(Any, self.transport)
+        transport.flush()
+        self.server_state.total_requests += 1
+        if transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._idle.set(time.monotonic() + self.timeout_keep_alive)
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the bare transport over."""
         self._is_body_open = False
         self._stop_clock()
+        self._idle.close()
         self.transport = cast(asyncio.Transport, cast(Any, self.transport).inner)
         super().handle_websocket_upgrade()
 
@@ -192,6 +221,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what is not HTTP with a problem."""
         if not self._is_refused:
             self._refuse(400)
+
+    def _is_idle(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
 
     def _head_is_late(self) -> None:
         self._clock = None

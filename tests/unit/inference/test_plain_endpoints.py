@@ -10,12 +10,14 @@ from prometheus_client import CollectorRegistry
 
 from libs.common.app import OPEN_CALLER
 from libs.common.errors import UnavailableError
+from libs.common.features.fraud import FRAUD_V1
 from libs.common.metrics import HttpMetrics
 from libs.common.middleware import ServiceEdge
-from libs.common.plain import plain_endpoints
+from libs.common.plain import PlainTable
 from libs.common.routing import RouteTable
 from services.inference.app import create_app
 from services.inference.routes import score
+from services.inference.routes.v2 import routes as v2
 from services.inference.routes.v2.errors import render_error
 from services.inference.settings import InferenceSettings
 from tests.unit.inference.conftest import FakeReader, MemoryEvents, _with_state
@@ -25,6 +27,16 @@ pytestmark = pytest.mark.anyio
 FRAUD = {"card_id": "card_1", "transaction_amount": 150.0, "mcc_code": "5411"}
 PAIR = {"user_id": "user_1", "item_id": "item_1"}
 BATCH = {"model_type": "fraud_detection", "requests": [FRAUD, {"card_id": 7}, FRAUD]}
+ROWS = {
+    "inputs": [
+        {
+            "name": "features",
+            "shape": [2, len(FRAUD_V1.names)],
+            "datatype": "FP32",
+            "data": [1.0] * 2 * len(FRAUD_V1.names),
+        }
+    ]
+}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 HEADERS = {
     "content-type": "application/json",
@@ -114,6 +126,14 @@ CASES: list[tuple[str, int, str, dict[str, Any]]] = [
     ("no time left", 504, "/score/fraud", {
         "json": FRAUD, "headers": {**HEADERS, "x-request-deadline-ms": "0"}}),
     ("no sentiment model", 503, "/predict", {"json": {"text": "good"}}),
+    ("no such text model", 404, "/v1/models/other/predict", {"json": {"inputs": ["good"]}}),
+    ("rows", 200, "/v2/models/fraud/infer", {"json": ROWS}),
+    ("rows of a version", 200, "/v2/models/fraud/versions/1/infer", {"json": ROWS}),
+    ("rows of no version", 404, "/v2/models/fraud/versions/9/infer", {"json": ROWS}),
+    ("rows for no model", 404, "/v2/models/other/infer", {"json": ROWS}),
+    ("a tensor of another name", 400, "/v2/models/fraud/infer", {"json": {"inputs": [
+        {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]}}),
+    ("no tensor", 400, "/v2/models/fraud/infer", {"content": b"{}"}),
 ]  # fmt: skip
 
 
@@ -154,8 +174,25 @@ async def test_other_methods_and_paths_still_come_to_the_framework(both):
         assert shown[0][0] in {404, 405, 307}
 
 
+async def test_reading_the_protocol_gives_the_same_both_ways(both):
+    for path in ("fraud", "fraud/ready", "fraud/config", "fraud/versions/1", "other", "stats"):
+        shown = [_shown(await client.get(f"/v2/models/{path}", headers=HEADERS)) for client in both]
+        assert shown[0] == shown[1]
+        assert shown[0][0] == (404 if path == "other" else 200)
+
+
+def test_a_fixed_path_comes_before_a_template_and_catch_alls_stay_with_the_framework():
+    table = PlainTable([v2.router])
+    endpoint, parameters = table.find("GET", "/v2/models/stats") or (None, None)
+    assert (endpoint, parameters) == (v2.all_statistics, {})
+    endpoint, parameters = table.find("POST", "/v2/models/a.b/versions/3/infer") or (None, None)
+    assert (endpoint, parameters) == (v2.infer, {"name": "a.b", "version": "3"})
+    assert table.find("GET", "/v2/models/a/infer") is None
+    assert table.find("GET", "/v2/systemsharedmemory/status") is None
+
+
 def test_every_scoring_path_is_answered_directly():
-    assert set(plain_endpoints([score.router], prefix="/v1")) == {
+    assert PlainTable([score.router], prefix="/v1").fixed == {
         ("POST", "/v1/score/fraud"),
         ("POST", "/v1/score/personalization"),
         ("POST", "/v1/score/batch"),

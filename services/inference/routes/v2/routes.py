@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from libs.common.errors import NotFoundError
-from libs.common.plain import PlainRoute
+from libs.common.plain import PlainRoute, body_bytes
 from libs.common.platform import Platform
 from services.inference.adapters.repository import ModelRepository
 from services.inference.dataplane import check_access
@@ -34,7 +34,7 @@ from services.inference.routes.v2.messages import (
     decompress,
     encode_response,
 )
-from services.inference.routes.v2.serving import ENDPOINT, V2Serving
+from services.inference.routes.v2.serving import ENDPOINT, V2Serving, is_cancellable
 
 router = APIRouter(route_class=PlainRoute, tags=["Open Inference Protocol"])
 
@@ -101,7 +101,7 @@ def _model(request: Request) -> LoadedModel:
 
 async def _document(request: Request) -> Mapping[str, Any]:
     """Read an optional JSON object."""
-    body = await request.body()
+    body = await body_bytes(request)
     if not body.strip():
         return {}
     try:
@@ -205,7 +205,7 @@ async def infer(request: Request) -> Response:
             raise
         check_access(model)
         measured.model, measured.version = model.name, model.version
-        body = decompress(await request.body(), request.headers.get("content-encoding", ""))
+        body = decompress(await body_bytes(request), request.headers.get("content-encoding", ""))
         wanted = decode_request(body, request.headers.get(HEADER_LENGTH))
         work = v2.serving.infer(
             model,
@@ -213,7 +213,7 @@ async def infer(request: Request) -> Response:
             is_pinned="version" in request.path_params,
             subject=subject_of(request),
         )
-        outputs = await unless_gone(request, work)
+        outputs = await (unless_gone(request, work) if is_cancellable(model) else work)
         content, json_size = encode_response(wanted, model.name, model.version, outputs)
         headers = {}
         if json_size is not None:

@@ -10,16 +10,18 @@ import orjson
 
 from libs.common.context import current
 from libs.common.errors import DeadlineExceededError, InvalidInputError, ServiceError
-from libs.common.events.envelope import EventEmitter, event_for_request
+from libs.common.events.envelope import EventEmitter
 from libs.common.manifest import TensorSpec
-from services.inference.dataplane import DataPlane
+from services.inference.dataplane import DataPlane, is_inline
 from services.inference.domain.batching import BULK, DEFAULT, URGENT
 from services.inference.domain.ensemble import AnyTextModel, aligned
 from services.inference.domain.model import LoadedModel, TabularModel
+from services.inference.domain.ports import Rows, Scores
 from services.inference.domain.span_head import SpanHead
 from services.inference.domain.tensors import DATATYPES, RemoteModel, Tensor, TensorModel
 from services.inference.domain.text import TextAnswer
 from services.inference.errors import InferenceFailedError, OverloadedError
+from services.inference.execution.rows import RowCalls, call_event
 from services.inference.metrics import InferenceMetrics
 from services.inference.routes.v2.describe import inputs_of, outputs_of
 from services.inference.routes.v2.errors import V2BadRequestError
@@ -49,6 +51,7 @@ class V2Serving:
         self._metrics = metrics
         self._scorer = scorer
         self._events = events
+        self._row_calls = RowCalls(plane, events, metrics, ENDPOINT)
         self._generic = asyncio.Semaphore(_GENERIC_RUNNING)
         self._generic_calls = 0
 
@@ -87,6 +90,9 @@ class V2Serving:
                 )
         if isinstance(model, AnyTextModel):
             values = await self._texts(model, request, is_pinned=is_pinned, subject=subject)
+        elif isinstance(model, TabularModel) and _is_short(model, request.inputs):
+            scores = await self._row_calls.run(model, rows_of(request.inputs))
+            values = _both(model, scores)
         else:
             values = await self._timed(model, request)
         datatypes = {item.name: item.datatype for item in outputs_of(model)}
@@ -140,7 +146,7 @@ class V2Serving:
         ok = False
         try:
             if isinstance(model, TabularModel):
-                values = await self._rows(model, request.inputs)
+                values = await self._rows(model, rows_of(request.inputs))
             elif isinstance(model, RemoteModel):
                 inputs = {name: one.value for name, one in request.inputs.items()}
                 values = await model.engine.infer(inputs)
@@ -154,36 +160,13 @@ class V2Serving:
             statistics.request(items=rows if ok else 0, seconds=seconds, ok=ok)
             if ok:
                 statistics.batch(rows, 0.0, seconds, 0.0)
-        await self._events.emit(
-            event_for_request(
-                "prediction.made",
-                "inference",
-                "standard",
-                {
-                    "route": ENDPOINT,
-                    "model": model.name,
-                    "release": model.manifest.release,
-                    "version": model.version,
-                    "arm": "stable",
-                    "status": "ok",
-                    "latency_ms": {"total": round(seconds * 1e3, 3)},
-                },
-            )
-        )
+        await self._events.emit(call_event(ENDPOINT, model, seconds))
         return values
 
-    async def _rows(self, model: TabularModel, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
-        rows = next(iter(inputs.values())).value
-        if len(rows) > ROWS_MAX:
-            raise V2BadRequestError(f"at most {ROWS_MAX} rows per call")
-        if np.isinf(rows).any():
-            raise V2BadRequestError("an input holds infinity; NaN means missing")
-        scores = np.empty(0)
-        if len(rows):
-            answer = await self._plane.run_rows(model, np.ascontiguousarray(rows, np.float32))
-            scores = answer.scores
-        both = np.stack([1.0 - scores, scores], axis=1).astype(np.float32)
-        return {model.manifest.outputs[0].name: both}
+    async def _rows(self, model: TabularModel, rows: Rows) -> dict[str, Tensor]:
+        """Run any number of rows, of an ensemble too."""
+        scores = (await self._plane.run_rows(model, rows)).scores if len(rows) else np.empty(0)
+        return _both(model, scores)
 
     async def _tensors(self, model: TensorModel, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
         if self._generic_calls >= _GENERIC_WAITING:
@@ -209,6 +192,37 @@ class V2Serving:
             raise InferenceFailedError(f"The model {model.name} could not answer.") from error
         finally:
             self._generic_calls -= 1
+
+
+def is_cancellable(model: LoadedModel) -> bool:
+    """Say whether work is saved when a caller leaves: rows of a tabular model run at once."""
+    return not isinstance(model, TabularModel)
+
+
+def _is_short(model: TabularModel, inputs: Mapping[str, Input]) -> bool:
+    count = len(next(iter(inputs.values())).value)
+    return count > 0 and is_inline(model, count)
+
+
+def rows_of(inputs: Mapping[str, Input]) -> Rows:
+    """Give the rows of a tabular model's only input as float32.
+
+    Raises:
+        V2BadRequestError: too many, or one holds infinity.
+    """
+    rows = next(iter(inputs.values())).value
+    if len(rows) > ROWS_MAX:
+        raise V2BadRequestError(f"at most {ROWS_MAX} rows per call")
+    if np.isinf(rows).any():
+        raise V2BadRequestError("an input holds infinity; NaN means missing")
+    return np.ascontiguousarray(rows, np.float32)
+
+
+def _both(model: TabularModel, scores: Scores) -> dict[str, Tensor]:
+    """Give the probabilities of both classes, shape (n, 2)."""
+    both = np.empty((len(scores), 2), np.float32)
+    both[:, 0], both[:, 1] = 1.0 - scores, scores
+    return {model.manifest.outputs[0].name: both}
 
 
 def _text_tensors(model: AnyTextModel, answers: Sequence[TextAnswer]) -> dict[str, Tensor]:
