@@ -6,9 +6,9 @@ block. It is never taken for "nothing found".
 """
 
 import asyncio
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from libs.common.context import RequestContext, current
@@ -16,23 +16,13 @@ from libs.common.errors import ServiceError
 from libs.common.logging import get_logger
 from services.guardrails.adapters.local import LocalValidator
 from services.guardrails.adapters.v2_model import TEXTS_MAX, Caller, MalformedReplyError, V2Model
-from services.guardrails.domain.document import Document, View
+from services.guardrails.domain.document import Document
 from services.guardrails.domain.params import ParamsError, check_names
 from services.guardrails.domain.policy import ValidatorRule
-from services.guardrails.domain.sentences import sentences
+from services.guardrails.domain.readings import disguises, readings
 from services.guardrails.domain.verdict import Detection, Status
 
 log = get_logger()
-
-# Readings of a text that a model is shown beside the original, and their length.
-_READINGS_MAX = 4
-_READING_CHARS_MAX = 4_000
-# A reading of the whole text has so many of its characters.
-_WHOLE_SHARE = 0.3
-# A leet reading differs in every text with a digit; it is worth a look from so many changed words
-# on. Words of digits only, such as numbers, are no leet. Foreign letters count one by one.
-_LEET_WORDS_MIN = 3
-_LETTER_CHANGES_MIN = 4
 
 
 @dataclass(frozen=True)
@@ -100,7 +90,7 @@ class _Pending:
 
 
 class ToxicityValidator:
-    """Toxicity by category: whole texts; labels are the model's."""
+    """Toxicity by category: whole texts and readings that undo a disguise; highest scores count."""
 
     name = "toxicity"
     kind = "model"
@@ -128,13 +118,20 @@ class ToxicityValidator:
 
     async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
         """Score all texts in one call."""
-        found = await _scored(self._model, [document.text for document in documents])
-        return [self._detection(scored) for scored in found]
+        views = [[document.text, *disguises(document)] for document in documents]
+        scored = await _scored(self._model, [text for texts in views for text in texts])
+        ends = list(accumulate(map(len, views)))
+        return [
+            self._detection(scored[end - len(texts) : end])
+            for texts, end in zip(views, ends, strict=True)
+        ]
 
-    def _detection(self, scored: Scored | None) -> Detection:
-        if scored is None:
+    def _detection(self, scored: Sequence[Scored | None]) -> Detection:
+        known = [item for item in scored if item is not None]
+        if len(known) < len(scored):
             return Detection(status=Status.ERROR, version=self.version)
-        return _detection(scored, self.labels)
+        top = {label: max(item.scores[label] for item in known) for label in known[0].scores}
+        return _detection(replace(known[0], scores=top), self.labels)
 
 
 class InjectionValidator:
@@ -211,55 +208,6 @@ class InjectionValidator:
         return replace(
             local, scores=model.scores, thresholds=model.thresholds, version=self.version
         )
-
-
-def readings(document: Document) -> list[str]:
-    """Give what a model is shown of a text: all of it, undone disguises, and sentences.
-
-    Sentences are those of the readings of the whole text, where a disguise was undone: disguised
-    words fall into many pieces, and what they say stands in the reading.
-    """
-    plain = document.text.lower()
-    if not plain.isascii():
-        # The models do not know accents; a reading without them is no other text.
-        plain = "".join(
-            char for char in unicodedata.normalize("NFD", plain) if not unicodedata.combining(char)
-        )
-    telling = [view for view in document.evasion_views if _is_telling(view, plain)]
-    undone = [view.utf8.text[:_READING_CHARS_MAX] for view in telling[:_READINGS_MAX]]
-    has_whole = any(_is_whole(view, plain) for view in telling[:_READINGS_MAX])
-    cut = [
-        part
-        for text in (undone if has_whole else (document.text, *undone))
-        for part in _parts(text)
-    ]
-    shown = dict.fromkeys(text for text in (document.text, *undone, *cut) if text.strip())
-    return list(shown) or [document.text]
-
-
-def _is_whole(view: View, plain: str) -> bool:
-    """Say whether a reading is of the whole text; one of an encoded run stands in one place."""
-    starts = view.starts or [0]
-    return len(view.utf8.text) >= _WHOLE_SHARE * len(plain) and starts[0] < starts[-1]
-
-
-def _parts(text: str) -> list[str]:
-    found = sentences(text)
-    return found if len(found) > 1 else []
-
-
-def _is_telling(view: View, plain: str) -> bool:
-    text = view.utf8.text
-    if len(text) != len(plain):
-        return True
-    if not plain.isascii():
-        changes = sum(one != other for one, other in zip(text, plain, strict=True))
-        return changes >= _LETTER_CHANGES_MIN
-    changed = sum(
-        one != other and any(map(str.isalpha, other))
-        for one, other in zip(text.split(), plain.split(), strict=False)
-    )
-    return changed >= _LEET_WORDS_MIN
 
 
 async def _scored(model: GuardModel, texts: Sequence[str]) -> Sequence[Scored | None]:
