@@ -11,6 +11,7 @@ from collections import deque
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from libs.common.logging import get_logger
+from services.gateway.adapters.lazy_clock import LazyClock
 from services.gateway.domain.breaker import Breaker
 from services.gateway.domain.gradient import Gradient
 from services.gateway.domain.retries import RetryBudget
@@ -22,6 +23,8 @@ _QUEUE_MAX = 2_048
 _BATCH_SHARE = 0.9
 # A caller who grants less than this cannot make a service look slow for everybody.
 JUDGED_TIMEOUT_S = 1.0
+_LOOK_EVERY_S = 0.01
+_NEVER = float("inf")
 _STATE_NUMBERS = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -44,6 +47,12 @@ class GateMetrics:
         )
 
 
+class _Turn(asyncio.Future[None]):
+    """A call that waits; `until` is the monotonic time at which it gives up."""
+
+    until: float
+
+
 class Gate:
     """Admits calls to one upstream and learns from their outcomes."""
 
@@ -55,8 +64,10 @@ class Gate:
             initial=min(256, calls_max), smallest=min(64, calls_max), largest=calls_max
         )
         self._in_flight = 0
-        self._live: deque[asyncio.Future[None]] = deque()
-        self._batch: deque[asyncio.Future[None]] = deque()
+        self._live: deque[_Turn] = deque()
+        self._batch: deque[_Turn] = deque()
+        self._clock: LazyClock | None = None  # made in the loop, with the first call that waits
+        self._look_at = _NEVER
         self._outcomes = {
             name: metrics.outcomes.labels(service, name)
             for name in ("ok", "failed", "shed", "rejected", "retried", "retry_refused", "hedged")
@@ -72,26 +83,31 @@ class Gate:
         Raises:
             UpstreamUnavailableError: the queue is full, or no turn came within `wait_s`.
         """
-        if self._has_room(is_batch=is_batch) and not (self._live or self._batch):
+        is_first = not self._live and not (is_batch and self._batch)
+        if is_first and self._has_room(is_batch=is_batch):
             self._in_flight += 1
             return
         if len(self._live) + len(self._batch) >= _QUEUE_MAX:
             raise self._shed("too many calls wait already")
+        await self._wait(self._batch if is_batch else self._live, max(0.0, wait_s))
+
+    async def _wait(self, queue: "deque[_Turn]", seconds: float) -> None:
+        """Stand in line; first come, first served within a lane."""
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        queue = self._batch if is_batch else self._live
+        if self._clock is None:
+            self._clock = LazyClock(loop, self._shed_late)
+        turn = _Turn(loop=loop)
+        turn.until = time.monotonic() + seconds
         queue.append(turn)
-        timer = loop.call_later(max(0.0, wait_s), _too_late, turn)
+        self._look_at = min(turn.until, self._look_at)
+        self._clock.set(self._look_at)
         try:
             await turn
         except TimeoutError:
-            self._withdraw(queue, turn)
             raise self._shed("its turn did not come in time") from None
         except asyncio.CancelledError:
             self._withdraw(queue, turn)
             raise
-        finally:
-            timer.cancel()
 
     def leave(self) -> None:
         """Give the turn on."""
@@ -162,7 +178,25 @@ class Gate:
                     self._in_flight += 1
                     turn.set_result(None)
 
-    def _withdraw(self, queue: deque[asyncio.Future[None]], turn: asyncio.Future[None]) -> None:
+    def _shed_late(self) -> None:
+        """Send away whose time is over; look again when the next one's is."""
+        now = time.monotonic()
+        self._look_at = _NEVER
+        for queue in (self._live, self._batch):
+            waiting = list(queue)
+            queue.clear()
+            for turn in waiting:
+                if turn.until > now:
+                    queue.append(turn)
+                    self._look_at = min(self._look_at, turn.until)
+                elif not turn.done():
+                    turn.set_exception(TimeoutError())
+        if self._clock is not None and self._look_at < _NEVER:
+            # Callers with many different deadlines must not have the queue walked for each.
+            self._look_at = max(self._look_at, now + _LOOK_EVERY_S)
+            self._clock.set(self._look_at)
+
+    def _withdraw(self, queue: "deque[_Turn]", turn: "_Turn") -> None:
         if turn.done() and not turn.cancelled() and turn.exception() is None:
             self.leave()  # the turn came at the very moment of giving up
         elif turn in queue:
@@ -173,8 +207,3 @@ class Gate:
         return UpstreamUnavailableError(
             f"{self.service} is at its limit: {why}.", code="shed", retry_after_s=1
         )
-
-
-def _too_late(turn: "asyncio.Future[None]") -> None:
-    if not turn.done():
-        turn.set_exception(TimeoutError())

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from services.gateway.adapters.lazy_clock import LazyClock
+
 Headers = list[tuple[bytes, bytes]]
 
 CONNECT_TIMEOUT_S = 1.0
@@ -70,13 +72,13 @@ class Answer:
         """
         if self._error:
             raise self._error
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        timer = loop.call_later(seconds, _time_out, waiter)
+        connection = self._connection
+        waiter = self._waiter = connection.loop.create_future()
+        connection.clock.set(time.monotonic() + seconds)
         try:
             await waiter
         finally:
-            timer.cancel()
+            connection.clock.stop()
             self._waiter = None
 
     async def wait_for_head(self, seconds: float) -> None:
@@ -117,16 +119,17 @@ class Answer:
         if waiter and not waiter.done():
             waiter.set_exception(error)
 
+    def is_late(self) -> None:
+        """Tell the reader that nothing came in time."""
+        waiter = self._waiter
+        if waiter and not waiter.done():
+            waiter.set_exception(TimeoutError())
+
     def wake(self) -> None:
         """Tell the reader that something came."""
         waiter = self._waiter
         if waiter and not waiter.done() and self.has_head:
             waiter.set_result(None)
-
-
-def _time_out(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
 
 
 class Connection(asyncio.Protocol):
@@ -142,6 +145,8 @@ class Connection(asyncio.Protocol):
         self._is_reading_paused = False
         self._may_reuse = True
         self._writable: asyncio.Future[None] | None = None
+        self.loop = asyncio.get_running_loop()
+        self.clock = LazyClock(self.loop, self._is_late)
         self.is_open = False
         self.idle_since = 0.0
 
@@ -191,6 +196,10 @@ class Connection(asyncio.Protocol):
             self.is_open = False
             self._transport.abort()
 
+    def _is_late(self) -> None:
+        if self._answer is not None:
+            self._answer.is_late()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
@@ -213,6 +222,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End what waits; an answer without a length ends properly here."""
         self.is_open = False
+        self.clock.close()
         self._pool.lost(self)
         if self._writable and not self._writable.done():
             self._writable.set_exception(BrokenOffError("the connection is closed"))
@@ -228,7 +238,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Make `write` wait."""
-        self._writable = asyncio.get_running_loop().create_future()
+        self._writable = self.loop.create_future()
 
     def resume_writing(self) -> None:
         """Let `write` go on."""
