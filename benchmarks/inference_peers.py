@@ -1,4 +1,4 @@
-"""`python -m benchmarks.inference_peers`: the service beside LitServe and MLServer over HTTP.
+"""`python -m benchmarks.inference_peers`: the service beside other servers over HTTP.
 
 The same files, tokenizer and number of model threads; each peer in its own environment
 (`make peers`) and in several settings, of which the best counts. One server is up and busy at a
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from benchmarks.connection import request_bytes
 from benchmarks.feature_feast import _free_port, _redis
 from benchmarks.inference_text import sample_texts
 from benchmarks.raw_client import Load, closed_loop
+from benchmarks.tree_model import train_trees
 from libs.common.identity import ensure_keys
 from libs.common.manifest import load_manifest
 
@@ -41,74 +42,108 @@ _WARM_UP_S = 1.5
 
 
 @dataclass(frozen=True)
-class Side:
-    """A server in one setting: its environment's Python and arguments; None is ours."""
+class Subject:
+    """A model that is compared: its folder, the name it is served by, and how many connections."""
 
     name: str
-    model: str
+    directory: Path
+    served: str
+    connections: int
+
+
+@dataclass(frozen=True)
+class Side:
+    """A server in one setting: its script, workers, and how it batches; no script is ours."""
+
+    name: str
     script: str = ""
     workers: int = 0
     batch: int = 1
     wait_s: float = 0.0
 
     @property
+    def peer(self) -> str:
+        """Name of the peer; empty for ours."""
+        return self.script.partition("_")[0]
+
+    @property
     def python(self) -> Path:
         """Of the environment that it runs in."""
-        peer = self.script.partition("_")[0]
-        return ROOT / ".venv" / "peers" / peer / "bin" / "python"
+        if self.peer in {"", "fastapi"}:
+            return Path(sys.executable)
+        return ROOT / ".venv" / "peers" / self.peer / "bin" / "python"
 
 
-def sides(model: str, threads: int) -> list[Side]:
+def sides(subject: Subject, threads: int) -> list[Side]:
     """List the settings that are compared for one model."""
-    lit, ml = "litserve_server.py", "mlserver_sentiment.py"
+    lit, bento, triton = "litserve_server.py", "bentoml_server.py", "triton_server.py"
     found = [
-        Side("Gatehouse", model),
-        Side("LitServe, one by one", model, lit, threads),
-        Side("LitServe, batches of 8 within 5 ms", model, lit, threads, 8, 0.005),
+        Side("Gatehouse"),
+        Side("LitServe, one by one", lit, threads),
+        Side("LitServe, batches of 8 within 5 ms", lit, threads, 8, 0.005),
+        Side("BentoML, one by one", bento, threads),
+        Side("BentoML, batches of 8", bento, threads, 8, 1.0),
+        Side("Triton, one by one", triton, threads),
+        Side("Triton, batches of 8", triton, threads, 8),
     ]
-    if model == "sentiment":
+    if subject.served == "sentiment":
+        ml = "mlserver_sentiment.py"
         found += [
-            Side("LitServe, batches of 32 within 10 ms", model, lit, threads, 32, 0.01),
-            Side("MLServer, one by one", model, ml, threads),
-            Side("MLServer, batches of 8 within 5 ms", model, ml, threads, 8, 0.005),
+            Side("LitServe, batches of 32 within 10 ms", lit, threads, 32, 0.01),
+            Side("MLServer, one by one", ml, threads),
+            Side("MLServer, batches of 8 within 5 ms", ml, threads, 8, 0.005),
         ]
-    return [side for side in found if not side.script or side.python.exists()]
+    else:
+        found += [
+            Side("FastAPI, model inline, one process", "fastapi_server.py", 1),
+            Side("FastAPI, model inline, two processes", "fastapi_server.py", threads),
+        ]
+    return [side for side in found if side.python.exists()]
+
+
+def _command(subject: Subject, side: Side, folder: Path, port: int) -> list[str]:
+    if not side.script:
+        return [sys.executable, "-m", "services.inference"]
+    place = [str(subject.directory)]
+    place = [*place, str(folder)] if side.peer == "mlserver" else [subject.served, *place]
+    numbers = map(str, (port, side.workers, side.batch, side.wait_s))
+    return [str(side.python), str(PEERS / side.script), *place, *numbers]
+
+
+def _environment(subject: Subject, side: Side, folder: Path, port: int, redis: str) -> list[str]:
+    """Give `env`'s arguments: what ours and the peers read from the environment."""
+    if side.script:
+        return [f"PYTRITON_HOME={folder}", f"TMPDIR={folder}"]
+    ensure_keys(folder / "keys", ["gateway", "inference"])
+    return [
+        f"STATE_DIR={folder}",
+        f"PORT={port}",
+        f"REDIS_URL={redis}",
+        f"MODEL_PATH={subject.directory.parents[1]}",
+        f"MODELS_SERVED={subject.served}",
+        "IDENTITY_MODE=open",
+        "LOG_LEVEL=error",
+        "TEXT_LOADING=eager",
+        "CACHE_TTL=0",
+        "AUDIT_URL=http://127.0.0.1:9",
+    ]
 
 
 @contextmanager
-def up(side: Side, redis_url: str) -> Iterator[int]:
+def up(subject: Subject, side: Side, redis_url: str) -> Iterator[int]:
     """Run a server while the block runs; gives its port."""
-    with tempfile.TemporaryDirectory() as folder:
-        port = _free_port()
-        environment = dict(os.environ)
-        if side.script:
-            directory = TEXTS if side.model == "sentiment" else ROWS
-            first = [side.model, str(directory)] if "litserve" in side.script else [str(directory)]
-            first += [] if "litserve" in side.script else [folder]
-            numbers = map(str, (port, side.workers, side.batch, side.wait_s))
-            command = [str(side.python), str(PEERS / side.script), *first, *numbers]
-        else:
-            ensure_keys(Path(folder) / "keys", ["gateway", "inference"])
-            command = [sys.executable, "-m", "services.inference"]
-            environment |= {
-                "STATE_DIR": folder,
-                "PORT": str(port),
-                "REDIS_URL": redis_url,
-                "IDENTITY_MODE": "open",
-                "LOG_LEVEL": "error",
-                "TEXT_LOADING": "eager",
-                "MODELS_SERVED": side.model,
-                "CACHE_TTL": "0",
-                "AUDIT_URL": "http://127.0.0.1:9",
-            }
-        log = Path(folder) / "log.txt"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        port, folder = _free_port(), Path(name)
+        environment = ["env", *_environment(subject, side, folder, port, redis_url)]
+        log = folder / "log.txt"
         with log.open("wb") as target:
             process = subprocess.Popen(
-                command, cwd=folder if side.script else ROOT, env=environment,
+                [*environment, *_command(subject, side, folder, port)],
+                cwd=PEERS if side.script else ROOT,
                 stdout=target, stderr=target, start_new_session=True,
             )  # fmt: skip
         try:
-            _await_answer(side, port, process, log)
+            _await_answer(subject, side, port, process, log)
             yield port
         finally:
             # A peer's workers are its own children: the whole group of this one process goes.
@@ -121,8 +156,10 @@ def up(side: Side, redis_url: str) -> Iterator[int]:
                 process.wait(10)
 
 
-def _await_answer(side: Side, port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    path, body = bodies(side)[0]
+def _await_answer(
+    subject: Subject, side: Side, port: int, process: "subprocess.Popen[bytes]", log: Path
+) -> None:
+    path, body = bodies(subject, side)[0]
     give_up_at = time.monotonic() + _READY_S
     while time.monotonic() < give_up_at and process.poll() is None:
         with suppress(httpx2.HTTPError):
@@ -134,48 +171,54 @@ def _await_answer(side: Side, port: int, process: "subprocess.Popen[bytes]", log
     raise SystemExit(f"{side.name} does not answer:\n{log.read_text()[-3000:]}")
 
 
-def bodies(side: Side) -> list[tuple[str, bytes]]:
+def bodies(subject: Subject, side: Side) -> list[tuple[str, bytes]]:
     """Give path and body of each distinct request."""
-    if side.model == "fraud":
-        cases = load_manifest(ROWS).golden_cases
+    is_list = side.peer == "bentoml" and side.batch > 1
+    speaks_tensors = side.peer in {"mlserver", "triton"}
+    tensors = f"/v2/models/{subject.served}/infer"
+    if subject.served == "fraud":
+        cases = load_manifest(subject.directory).golden_cases
         # JSON carries no missing value in a tensor.
         rows = [row for case in cases for row in case.inputs["features"] if None not in row]
-        if side.script:
-            return [("/predict", orjson.dumps({"features": row})) for row in rows]
-        return [("/v2/models/fraud/infer", orjson.dumps(_tensor("FP32", row))) for row in rows]
+        if not side.script or speaks_tensors:
+            return [(tensors, orjson.dumps(_tensor("FP32", [1, len(row)], row))) for row in rows]
+        shaped = [{"rows": [row]} if is_list else {"features": row} for row in rows]
+        return [("/predict", orjson.dumps(document)) for document in shaped]
     texts = sample_texts()
-    if side.script.startswith("mlserver"):
-        path = "/v2/models/sentiment/infer"
-        return [(path, orjson.dumps(_tensor("BYTES", [text]))) for text in texts]
-    return [("/predict", orjson.dumps({"text": text})) for text in texts]
+    if speaks_tensors:
+        shape = [1, 1] if side.peer == "triton" else [1]
+        return [(tensors, orjson.dumps(_tensor("BYTES", shape, [text]))) for text in texts]
+    documents = [{"texts": [text]} if is_list else {"text": text} for text in texts]
+    return [("/predict", orjson.dumps(document)) for document in documents]
 
 
-def _tensor(datatype: str, data: Sequence[object]) -> dict[str, object]:
-    name, shape = ("features", [1, len(data)]) if datatype == "FP32" else ("text", [len(data)])
+def _tensor(datatype: str, shape: Sequence[int], data: Sequence[object]) -> dict[str, object]:
+    name = "features" if datatype == "FP32" else "text"
     return {"inputs": [{"name": name, "shape": shape, "datatype": datatype, "data": data}]}
 
 
-def measure(side: Side, redis_url: str, connections: int, seconds: float) -> Load:
+def measure(subject: Subject, side: Side, redis_url: str, seconds: float) -> Load:
     """Start, warm up, load, stop."""
-    with up(side, redis_url) as port:
+    with up(subject, side, redis_url) as port:
         url = f"http://127.0.0.1:{port}"
-        requests = [request_bytes(url + path, {}, body) for path, body in bodies(side)]
-        asyncio.run(closed_loop(port, requests, connections, _WARM_UP_S))
-        return asyncio.run(closed_loop(port, requests, connections, seconds))
+        requests = [request_bytes(url + path, {}, body) for path, body in bodies(subject, side)]
+        asyncio.run(closed_loop(port, requests, subject.connections, _WARM_UP_S))
+        return asyncio.run(closed_loop(port, requests, subject.connections, seconds))
 
 
 def compare(
-    model: str, connections: int, *, threads: int, rounds: int, seconds: float
+    subject: Subject, chosen: Sequence[Side], *, rounds: int, seconds: float
 ) -> dict[str, dict[str, float]]:
     """Measure all sides in turns; gives the medians by side."""
     loads: dict[str, list[Load]] = {}
     with ExitStack() as stack:
         redis_url = stack.enter_context(_redis(stack.enter_context(tempfile.TemporaryDirectory())))
         for _ in range(rounds):
-            for side in sides(model, threads):
-                load = measure(side, redis_url, connections, seconds)
+            for side in chosen:
+                load = measure(subject, side, redis_url, seconds)
                 loads.setdefault(side.name, []).append(load)
-                print(f"{side.name}: {load.per_s:.0f}/s, p99 {load.quantile_ms(0.99):.0f} ms")
+                shown = ", ".join(f"{load.quantile_ms(q):.1f}" for q in (0.5, 0.95, 0.99))
+                print(f"{subject.name}: {side.name}: {load.per_s:.0f}/s, p50, p95, p99 {shown} ms")
     return {
         name: {
             "requests/s": statistics.median(load.per_s for load in found),
@@ -187,30 +230,46 @@ def compare(
     }
 
 
+def show(subject: Subject, found: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the table of one model."""
+    title = f"{subject.name}, {subject.connections} connections, load {os.getloadavg()[0]:.1f}"
+    table = Table(title=title)
+    for column in ("server", "requests/s", "ours / theirs", "p50 ms", "p99 ms", "errors"):
+        table.add_column(column)
+    ours = found["Gatehouse"]["requests/s"]
+    for name, row in found.items():
+        shown = (row["requests/s"], ours / row["requests/s"], row["p50 ms"], row["p99 ms"])
+        table.add_row(name, *(f"{value:.2f}" for value in shown), f"{row['errors']:.0f}")
+    Console().print(table)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=("sentiment", "fraud"))
+    parser.add_argument("--only", choices=("sentiment", "fraud", "trees"))
+    parser.add_argument("--sides", default="", help="comma list of beginnings of names; ours is in")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     document: dict[str, object] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
-    for model, connections in (("sentiment", 64), ("fraud", 32)):
-        if arguments.only not in {None, model}:
-            continue
-        found = compare(
-            model, connections, threads=threads, rounds=arguments.rounds, seconds=arguments.seconds
-        )
-        table = Table(title=f"{model}, {connections} connections, load {os.getloadavg()[0]:.1f}")
-        for title in ("server", "requests/s", "ours / theirs", "p50 ms", "p99 ms", "errors"):
-            table.add_column(title)
-        ours = found["Gatehouse"]["requests/s"]
-        for name, row in found.items():
-            shown = (row["requests/s"], ours / row["requests/s"], row["p50 ms"], row["p99 ms"])
-            table.add_row(name, *(f"{value:.2f}" for value in shown), f"{row['errors']:.0f}")
-        Console().print(table)
-        document[model] = found
+    wanted = ("Gatehouse", *filter(None, arguments.sides.split(",")))
+    with tempfile.TemporaryDirectory() as made:
+        subjects = [
+            Subject("sentiment", TEXTS, "sentiment", 64),
+            Subject("fraud", ROWS, "fraud", 32),
+        ]
+        if arguments.only in {None, "trees"}:
+            subjects.append(Subject("trees", train_trees(Path(made)), "fraud", 32))
+        for subject in subjects:
+            if arguments.only not in {None, subject.name}:
+                continue
+            chosen = sides(subject, threads)
+            if arguments.sides:
+                chosen = [side for side in chosen if side.name.startswith(wanted)]
+            found = compare(subject, chosen, rounds=arguments.rounds, seconds=arguments.seconds)
+            show(subject, found)
+            document[subject.name] = found
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 

@@ -35,3 +35,25 @@ if [ ! -x .venv/peers/mlserver/bin/python ]; then
   .venv/peers/mlserver/bin/python -m pip install --quiet --disable-pip-version-check 'mlserver==1.7.1' 'uvloop==0.21.0' 'onnxruntime==1.31.1' 'tokenizers==0.23.3'
 fi
 .venv/peers/mlserver/bin/python -c 'import importlib.metadata as m; print("peers: mlserver", m.version("mlserver"))'
+if [ ! -x .venv/peers/bentoml/bin/python ]; then
+  "$python" -m venv .venv/peers/bentoml
+  .venv/peers/bentoml/bin/python -m pip install --quiet --disable-pip-version-check 'bentoml==1.4.39' 'onnxruntime==1.31.1' 'tokenizers==0.23.3'
+fi
+.venv/peers/bentoml/bin/python -c 'import importlib.metadata as m; print("peers: bentoml", m.version("bentoml"))'
+# PyTriton brings the binary of Triton. Its Python backend embeds an interpreter of 3.11.2 and reads the
+# library of ours, where multiprocessing asks a lock for what interpreters have from 3.11.7 on; the lock
+# that is written in Python has it.
+if [ ! -x .venv/peers/triton/bin/python ]; then
+  "$python" -m venv .venv/peers/triton
+  .venv/peers/triton/bin/python -m pip install --quiet --disable-pip-version-check 'nvidia-pytriton==0.7.0' 'onnxruntime==1.31.1' 'tokenizers==0.23.3'
+fi
+packages=$(.venv/peers/triton/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+cat > "$packages/older_interpreter.py" <<'EOP'
+import threading
+from multiprocessing import resource_tracker
+
+if not hasattr(threading.RLock(), "_recursion_count"):
+    resource_tracker._resource_tracker._lock = threading._PyRLock()
+EOP
+echo 'import older_interpreter' > "$packages/older_interpreter.pth"
+.venv/peers/triton/bin/python -c 'import importlib.metadata as m; print("peers: pytriton", m.version("nvidia-pytriton"))'
