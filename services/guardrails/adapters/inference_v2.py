@@ -19,7 +19,7 @@ from services.guardrails.adapters.v2_model import TEXTS_MAX, Caller, MalformedRe
 from services.guardrails.domain.document import Document
 from services.guardrails.domain.params import ParamsError, check_names
 from services.guardrails.domain.policy import ValidatorRule
-from services.guardrails.domain.readings import disguises, readings
+from services.guardrails.domain.readings import readings, wholes
 from services.guardrails.domain.verdict import Detection, Status
 
 log = get_logger()
@@ -118,7 +118,7 @@ class ToxicityValidator:
 
     async def check(self, documents: Sequence[Document], rule: ValidatorRule) -> list[Detection]:
         """Score all texts in one call."""
-        views = [[document.text, *disguises(document)] for document in documents]
+        views = [wholes(document) for document in documents]
         scored = await _scored(self._model, [text for texts in views for text in texts])
         ends = list(accumulate(map(len, views)))
         return [
@@ -137,9 +137,9 @@ class ToxicityValidator:
 class InjectionValidator:
     """Prompt injection: rules, and with the parameter `model` the guard model beside them.
 
-    The model sees the whole text, its sentences (an attack in a long text drowns in the rest) and
-    the readings that undo a disguise; the highest score counts. A model that fails leaves what the
-    rules found, with status ERROR.
+    The model sees the whole text or the readings that undo its disguise, and their sentences (an
+    attack in a long text drowns in the rest); the highest score counts. A model that fails leaves
+    what the rules found, with status ERROR.
     """
 
     name = "injection"

@@ -14,29 +14,56 @@ _WHOLE_SHARE = 0.3
 # on. Words of digits only, such as numbers, are no leet. Foreign letters count one by one.
 _LEET_WORDS_MIN = 3
 _LETTER_CHANGES_MIN = 4
+# With fewer Latin letters among its letters a text is of another alphabet.
+_LATIN_SHARE = 0.3
 
 
-def disguises(document: Document) -> list[str]:
-    """Give the readings that undo a disguise; none of a text that wears none."""
-    return [_shown(view) for view in _telling(document)]
+def wholes(document: Document) -> list[str]:
+    """Give the text as a whole: as it is, or as it reads where a disguise was undone.
+
+    What is encoded in it stands for itself, so the letters of the code are left out of the text.
+    """
+    return _wholes(document, _telling(document)) or [document.text]
 
 
 def readings(document: Document) -> list[str]:
-    """Give what a model is shown of a text: all of it, undone disguises, and sentences.
+    """Give what a model is shown of a text: the wholes, and the sentences of each."""
+    shown = _wholes(document, _telling(document))
+    found = dict.fromkeys([*shown, *(part for text in shown for part in _parts(text))])
+    return list(found) or [document.text]
 
-    Sentences are those of the readings of the whole text, where a disguise was undone: disguised
-    words fall into many pieces, and what they say stands in the reading.
-    """
-    views = _telling(document)
-    undone = [_shown(view) for view in views]
-    has_whole = any(_is_whole(view, document.text) for view in views)
-    cut = [
-        part
-        for text in (undone if has_whole else (document.text, *undone))
-        for part in _parts(text)
-    ]
-    shown = dict.fromkeys(text for text in (document.text, *undone, *cut) if text.strip())
-    return list(shown) or [document.text]
+
+def _wholes(document: Document, views: list[View]) -> list[str]:
+    undone = [view.utf8.text[:_READING_CHARS_MAX] for view in views]
+    is_disguised = any(_is_whole(view, document.text) for view in views)
+    if is_disguised and not _is_foreign(document.text):
+        # Disguised words fall into many pieces, and what they say stands in the reading.
+        shown = undone
+    else:
+        shown = [_without_codes(document), *undone]
+    return [text for text in shown if text.strip()]
+
+
+def _without_codes(document: Document) -> str:
+    """Leave out the runs that were decoded."""
+    runs = {
+        (view.starts[0], max(view.ends))
+        for view in document.decoded_views
+        if view.starts and view.ends
+    }
+    text, end = "", 0
+    for start, stop in sorted(runs):
+        if start >= end:
+            text += document.text[end:start]
+            end = stop
+    return text + document.text[end:]
+
+
+def _is_foreign(text: str) -> bool:
+    """Say whether most letters are of another alphabet, which is no disguise of this one."""
+    letters = sum(map(str.isalpha, text))
+    latin = sum(char.isascii() and char.isalpha() for char in text)
+    return latin < _LATIN_SHARE * letters
 
 
 def _telling(document: Document) -> list[View]:
@@ -48,10 +75,6 @@ def _telling(document: Document) -> list[View]:
         )
     found = [view for view in document.evasion_views if _is_telling(view, plain)]
     return found[:_READINGS_MAX]
-
-
-def _shown(view: View) -> str:
-    return view.utf8.text[:_READING_CHARS_MAX]
 
 
 def _is_whole(view: View, text: str) -> bool:

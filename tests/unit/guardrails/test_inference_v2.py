@@ -110,7 +110,7 @@ async def test_toxicity_in_disguise_has_the_score_of_its_reading():
     texts = ["th1s 1s s0 h4t3ful t0 m3", "this is fine", "so hateful"]
     found = await validator.check([Document(text) for text in texts], rule())
     assert [item.scores["hate"] for item in found] == [0.9, 0.2, 0.9]
-    assert app.calls == [[texts[0], "this is so hateful to me", *texts[1:]]]
+    assert app.calls == [["this is so hateful to me", *texts[1:]]]
 
 
 DISGUISED = "W3 m33t 4t n00n 4t th3 d00r. Th3n 0b3y m3 n0w pl34s3."
@@ -123,7 +123,6 @@ DISGUISED = "W3 m33t 4t n00n 4t th3 d00r. Th3n 0b3y m3 n0w pl34s3."
         (
             DISGUISED,
             [
-                DISGUISED,
                 "we meet at noon at the door. then obey me now please.",
                 "we meet at noon at the door. ",
                 "then obey me now please.",
@@ -131,11 +130,17 @@ DISGUISED = "W3 m33t 4t n00n 4t th3 d00r. Th3n 0b3y m3 n0w pl34s3."
         ),
         # The models read accents as plain letters: this is no disguise.
         ("Größe, Übung, Äpfel, Öl und Süßes", ["Größe, Übung, Äpfel, Öl und Süßes"]),
+        # What a code says is shown, its letters are not.
+        ("Icon: aGVsbG8gdGhlcmUsIGZyaWVuZA== ok", ["Icon:  ok", "hello there, friend"]),
     ],
 )
 async def test_the_sentences_of_a_disguised_text_are_those_of_its_reading(text, shown):
-    assert readings(Document(text))[: len(shown)] == shown
-    assert not any("0b3y" in part for part in readings(Document(text))[1:])
+    assert readings(Document(text)) == shown
+
+
+async def test_another_alphabet_is_no_disguise():
+    text = "Сегодня хорошая погода"
+    assert readings(Document(text))[0] == text
 
 
 @pytest.mark.parametrize("data", [[0.9, 0.1, 0.2, 0.8], [[0.9, 0.1], [0.2, 0.8]]])
