@@ -4,7 +4,7 @@ from typing import Any
 
 from libs.common.manifest import TensorSpec
 from services.inference.domain.ensemble import AnyTextModel
-from services.inference.domain.model import LoadedModel
+from services.inference.domain.model import LoadedModel, TabularModel
 from services.inference.domain.span_head import SpanHead
 
 SERVER_VERSION = "0.1.0"
@@ -31,14 +31,14 @@ _PLATFORMS = {
 
 def inputs_of(model: LoadedModel) -> list[TensorSpec]:
     """Give the input tensors as V2 callers see them; text models take texts, not tokens."""
-    if isinstance(model, AnyTextModel):
+    if not isinstance(model, TabularModel) and isinstance(model, AnyTextModel):
         return [TensorSpec(name="text", datatype="BYTES", shape=[-1])]
     return model.manifest.inputs
 
 
 def outputs_of(model: LoadedModel) -> list[TensorSpec]:
     """Give the output tensors as V2 callers see them."""
-    if isinstance(model, AnyTextModel):
+    if not isinstance(model, TabularModel) and isinstance(model, AnyTextModel):
         labels = len(model.head.labels)
         tensors = [
             TensorSpec(name="probabilities", datatype="FP32", shape=[-1, labels]),

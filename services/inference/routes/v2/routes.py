@@ -94,9 +94,9 @@ def _state(request: Request) -> OpenInference:
     return found
 
 
-def _model(request: Request) -> LoadedModel:
+def _model(request: Request, v2: OpenInference | None = None) -> LoadedModel:
     parameters = request.path_params
-    return _state(request).find(parameters["name"], parameters.get("version"))
+    return (v2 or _state(request)).find(parameters["name"], parameters.get("version"))
 
 
 async def _document(request: Request) -> Mapping[str, Any]:
@@ -199,7 +199,7 @@ async def infer(request: Request) -> Response:
     v2 = _state(request)
     with Measured(v2.metrics, ENDPOINT, "") as measured:
         try:
-            model = _model(request)
+            model = _model(request, v2)
         except V2UnknownModelError:
             request.state.texts.want(str(request.path_params["name"]))
             raise
