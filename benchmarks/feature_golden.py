@@ -29,6 +29,7 @@ from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.features.windows import DAY_MS
 from libs.common.redis import Redis, create_redis
+from libs.common.redis_lean import LeanRedis
 from services.features.adapters.ring_writer import Lease
 from services.features.adapters.rings import RedisRings
 from services.features.domain.computed import label_touch, touch_of
@@ -150,7 +151,8 @@ async def replay(redis_url: str, data: Path, *, sample: int | None = None) -> Ou
     columns, place = _payments(data, sample)
     redis = create_redis(redis_url, timeout_s=10.0)
     log = _Log(RedisRings(redis, lambda tenant, key: TERMINAL))
-    reader = OnlineFeatureReader(redis, timeout_s=10.0)
+    store = LeanRedis(redis, timeout_s=10.0)
+    reader = OnlineFeatureReader(store, timeout_s=10.0)
     outcome = Outcome(replayed=len(columns["tx_time_seconds"]))
     pairs = np.stack([columns["customer_id"], columns["tx_time_seconds"]], axis=1)
     _, number, times = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
@@ -171,6 +173,8 @@ async def replay(redis_url: str, data: Path, *, sample: int | None = None) -> Ou
                 part = asked[first : first + _CHUNK]
                 await _compare(outcome, reader, redis, columns, part, place, tied)
     finally:
+        await store.aclose()
+        await log.rings.close()
         await redis.aclose()
     return outcome
 

@@ -18,6 +18,7 @@ from libs.common.features.layout import SERVING_KEY, VIEWS, pack_ring
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.features.windows import DAY_MS
 from libs.common.redis import Redis, create_redis
+from libs.common.redis_lean import LeanRedis
 
 NOW_MS = 1_760_000_000_000
 CARDS, MERCHANTS = 500, 50
@@ -65,7 +66,8 @@ async def _measure(
 async def _run(url: str) -> None:
     redis = create_redis(url, timeout_s=1.0)
     await _fill(redis)
-    reader = OnlineFeatureReader(redis, timeout_s=1.0)
+    store = LeanRedis(redis, timeout_s=1.0)
+    reader = OnlineFeatureReader(store, timeout_s=1.0)
     print(f"{'rows':>5} {'entities':<14} {'p50 ms':>8} {'p99 ms':>8}")
     for with_merchant in (False, True):
         for rows, calls in ((1, 2000), (10, 500), (100, 100)):
@@ -73,11 +75,12 @@ async def _run(url: str) -> None:
             p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
             name = "card+merchant" if with_merchant else "card"
             print(f"{rows:>5} {name:<14} {p50 * 1e3:>8.3f} {p99 * 1e3:>8.3f}")
-    await _cached(redis)
+    await _cached(redis, store)
+    await store.aclose()
     await redis.aclose()
 
 
-async def _cached(redis: Redis) -> None:
+async def _cached(redis: Redis, store: LeanRedis) -> None:
     """Measure a hit of the client-side cache, and a whole read that asks Redis for nothing."""
     cache = BlobCache(redis, views=["card", "merchant"])
     cache.start()
@@ -85,7 +88,7 @@ async def _cached(redis: Redis) -> None:
         if cache.is_live:
             break
         await asyncio.sleep(0.01)
-    reader = OnlineFeatureReader(redis, timeout_s=1.0, cache=cache)
+    reader = OnlineFeatureReader(store, timeout_s=1.0, cache=cache)
     await _measure(reader, 1, 4000, with_merchant=True)
     took = await _measure(reader, 1, 2000, with_merchant=True)
     key, calls = VIEWS["card"].key("t", "c1"), 100_000

@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from libs.common.features.item_windows import ItemEvents, ItemRequests, personalization_columns
 from libs.common.features.personalization import PERSONALIZATION_V1
-from libs.common.features.windows import (
-    DAY_MS,
-    NULL_CODE,
-    PURCHASE,
-    VIEW,
-    ItemEvents,
-    ItemRequests,
-    personalization_columns,
-)
+from libs.common.features.windows import DAY_MS, NULL_CODE, PURCHASE, VIEW
 from training import quality
 from training.generators import draws
 from training.generators.sessions import (

@@ -1,12 +1,13 @@
-"""Commands over connections of its own, where the price is the client and not the server.
+"""Commands over one connection of its own, where the price is the client and not the server.
 
 redis-py's pool, packing, retry and response handling cost several times what the round trip costs.
-It still opens each connection (address, TLS, password, database); after that bytes are written and
-parsed here. A call that fails or is given up closes its connection, so no answer meets a wrong
-question.
+It still opens the connection (address, TLS, password, database); after that the bytes are written
+and parsed here. Calls of one time share the connection: the server answers in order, and what a
+caller gave up on is read and dropped. A server that stays silent loses the connection.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +17,11 @@ from redis.exceptions import ResponseError
 
 from libs.common.redis import Redis
 
-_IDLE_MAX = 8
-_READ_BYTES = 1 << 16
+_BUFFER_BYTES = 1 << 17
 
 
 def packed(*parts: bytes | int | str) -> bytes:
-    """Give one command, or a part of one that is counted elsewhere, as it travels."""
+    """Give one command as it travels."""
     return b"*%d\r\n%b" % (len(parts), arguments(*parts))
 
 
@@ -31,14 +31,75 @@ def arguments(*parts: bytes | int | str) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
 
 
+class _Call:
+    """Commands on their way, and the answers that came so far."""
+
+    __slots__ = ("answers", "future", "wanted")
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.answers = wanted, list[Any]()
+        self.future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """Takes over an open connection of redis-py and hands each answer to the call it is for."""
+
+    def __init__(self, held: Any) -> None:
+        self._held, self._transport = held, held._writer.transport
+        self._parser = hiredis.Reader()
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._waiting: deque[_Call] = deque()
+        self.is_lost, self.heard = False, 0
+        self._transport.set_protocol(self)
+
+    def send(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
+        """Send commands; the future gets their answers."""
+        call = _Call(len(commands))
+        self._waiting.append(call)
+        self._transport.write(b"".join(commands))
+        return call.future
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Give where the next bytes go."""
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes that came."""
+        self.heard += 1
+        self._parser.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type] # any buffer will do
+        while (answer := self._parser.gets()) is not False:
+            call = self._waiting[0]
+            call.answers.append(answer)
+            if len(call.answers) == call.wanted:
+                self._waiting.popleft()
+                if not call.future.done():
+                    call.future.set_result(call.answers)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail everybody who waits."""
+        self.close()
+        while self._waiting:
+            future = self._waiting.popleft().future
+            if not future.done():
+                future.set_exception(RedisConnectionError("the server closed the connection"))
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self.is_lost = True
+        self._held._close()
+        self._transport.abort()
+
+
 class LeanRedis:
-    """Sends packed commands; at most so many connections as there are calls at a time."""
+    """Sends packed commands; its methods belong to one event loop."""
 
     def __init__(self, redis: Redis, *, timeout_s: float) -> None:
         """Take a client whose kind of connection is used, and the longest time of one call."""
         self._make: Any = redis.connection_pool.make_connection
         self._timeout_s = timeout_s
-        self._idle: list[tuple[Any, Any, Any, Any]] = []
+        self._connection: _Connection | None = None
+        self._opening = asyncio.Lock()
 
     async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
         """Give the values in the order of the keys, None for a key that does not exist.
@@ -46,11 +107,11 @@ class LeanRedis:
         Raises:
             RedisError, OSError, TimeoutError: as `libs.common.redis.UNAVAILABLE`.
         """
-        [answer] = await self.call([packed("MGET", *keys)])
-        if isinstance(answer, ResponseError):
-            raise answer
-        values: list[bytes | None] = answer
-        return values
+        [values] = await self.call([packed("MGET", *keys)])
+        if isinstance(values, ResponseError):
+            raise values
+        found: list[bytes | None] = values
+        return found
 
     async def call(self, commands: Sequence[bytes]) -> list[Any]:
         """Send packed commands together; a refused one has its ResponseError as its answer.
@@ -58,37 +119,45 @@ class LeanRedis:
         Raises:
             RedisError, OSError, TimeoutError: as `libs.common.redis.UNAVAILABLE`.
         """
-        async with asyncio.timeout(self._timeout_s):
-            held = self._idle.pop() if self._idle else await self._open()
-            connection, reader, writer, parser = held
-            answers: list[Any] = []
-            try:
-                writer.write(b"".join(commands))
-                while len(answers) < len(commands):
-                    answer = parser.gets()
-                    if answer is not False:
-                        answers.append(answer)
-                        continue
-                    data = await reader.read(_READ_BYTES)
-                    if not data:
-                        raise RedisConnectionError("the server closed the connection")
-                    parser.feed(data)
-            finally:
-                if len(answers) == len(commands) and len(self._idle) < _IDLE_MAX:
-                    self._idle.append(held)
-                else:
-                    await connection.disconnect(nowait=True)
+        connection = self._connection
+        if connection is None or connection.is_lost:
+            connection = await self._open()
+        future = connection.send(commands)
+        # One timer costs a third of `asyncio.timeout`.
+        timer = asyncio.get_running_loop().call_later(
+            self._timeout_s, _expire, connection, connection.heard, future
+        )
+        try:
+            answers = await future
+        finally:
+            timer.cancel()
         return [
             ResponseError(str(answer)) if isinstance(answer, hiredis.ReplyError) else answer
             for answer in answers
         ]
 
-    async def _open(self) -> tuple[Any, Any, Any, Any]:
-        connection = self._make()
-        await connection.connect()
-        return connection, connection._reader, connection._writer, hiredis.Reader()
+    async def _open(self) -> _Connection:
+        async with asyncio.timeout(self._timeout_s), self._opening:
+            if self._connection is None or self._connection.is_lost:
+                held = self._make()
+                try:
+                    await held.connect()
+                except BaseException:
+                    held._close()
+                    raise
+                self._connection = _Connection(held)
+            return self._connection
 
-    async def close(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            await self._idle.pop()[0].disconnect(nowait=True)
+    async def aclose(self) -> None:
+        """Close the connection; a later call opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            await asyncio.sleep(0)  # lets the loop take leave of the socket
+
+
+def _expire(connection: _Connection, heard: int, future: asyncio.Future[list[Any]]) -> None:
+    if future.done():
+        return
+    future.set_exception(TimeoutError("The store did not answer in time."))
+    if connection.heard == heard:
+        connection.close()  # not a byte since the call was sent

@@ -6,9 +6,7 @@ once; under load requests join, and the cost of the trip is shared. Nothing wait
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import cast
-
-from libs.common.redis import Redis
+from typing import Protocol, cast
 
 Blobs = Mapping[str, bytes | None]
 # Calls with more keys go by themselves: joined, they would only delay each other.
@@ -20,6 +18,14 @@ FLIGHTS_MAX = 2
 SECOND_FLIGHT_FROM = 16
 
 
+class KeyStore(Protocol):
+    """Gives the values of keys, as `LeanRedis` does."""
+
+    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Give the values in the order of the keys, None for a key that does not exist."""
+        ...
+
+
 class _Group:
     """Keys that travel together, and who waits for them."""
 
@@ -29,11 +35,11 @@ class _Group:
 
 
 class SharedReads:
-    """Reads keys through one client. Its methods belong to one event loop."""
+    """Reads keys from one store. Its methods belong to one event loop."""
 
-    def __init__(self, redis: Redis, *, timeout_s: float) -> None:
-        """Take a client and the longest time that a read may take, in seconds."""
-        self._redis = redis
+    def __init__(self, store: KeyStore, *, timeout_s: float) -> None:
+        """Take a store and the longest time that a read may take, in seconds."""
+        self._store = store
         self._timeout_s = timeout_s
         self._groups: list[_Group] = []
         self._flying = 0
@@ -102,9 +108,7 @@ class SharedReads:
                     future.set_result(blobs)
 
     async def _mget(self, keys: Sequence[str]) -> Blobs:
-        # The client does not decode, so answers are bytes; its types allow text as well.
-        values = cast(list[bytes | None], await self._redis.mget(keys))
-        return dict(zip(keys, values, strict=True))
+        return dict(zip(keys, await self._store.mget(keys), strict=True))
 
 
 def _expire(future: "asyncio.Future[Blobs]") -> None:

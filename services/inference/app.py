@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from libs.common import app as common
@@ -11,6 +11,7 @@ from libs.common.features.cache import BlobCache
 from libs.common.features.contract import FeatureReader
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.platform import Platform
+from libs.common.redis_lean import LeanRedis
 from services.inference.adapters.feature_samples import SampledReader
 from services.inference.adapters.text_loading import TEXT_TASKS
 from services.inference.dataplane import DataPlane
@@ -52,9 +53,10 @@ def create_app(
         later = TEXT_TASKS if settings.text_loading == "background" else frozenset()
         pending = await asyncio.to_thread(repository.load_all, except_tasks=later)
         plane = DataPlane(repository, metrics, drift_event_s=settings.drift_event_s)
+        online = LeanRedis(platform.redis, timeout_s=settings.redis_timeout_s)
         features = reader or SampledReader(
             OnlineFeatureReader(
-                platform.redis,
+                online,
                 timeout_s=settings.redis_timeout_s,
                 cache=BlobCache(
                     platform.redis,
@@ -70,6 +72,7 @@ def create_app(
             open_control(platform, settings, repository, metrics, stores) as control,
             open_texts(platform, settings, repository, metrics, pending, control) as texts,
             open_policies(platform, settings) as deciding,
+            aclosing(online),
         ):
             plane.on_missing = control.models.want
             control.models.publish_drift = plane.drift.publish

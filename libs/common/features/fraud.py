@@ -6,7 +6,10 @@ Amounts are major units here (minor units / 100). Windows are (t - w, t] and inc
 payment, except where the label says "earlier". NaN means unknown; models are trained with NaN.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from libs.common.features.contract import Columns, Feature, FeatureService, FloatArray
 
@@ -124,13 +127,15 @@ _RATIOS = {
     "amount_over_merchant_mean_30d": "merchant:mean_amount_30d",
 }
 _PLACE = {feature.name: place for place, feature in enumerate(FEATURES)}
-_COPIES = tuple((_PLACE[name], raw) for name, raw in _COPIED.items() if name in _PLACE)
-_DIVISIONS = tuple((_PLACE[name], raw) for name, raw in _RATIOS.items())
 
 
-def _divide(numerator: FloatArray, denominator: FloatArray, out: FloatArray) -> None:
-    """Divide into `out`, which keeps what it holds where the denominator is not positive."""
-    np.divide(numerator, denominator, out=out, where=denominator > 0)
+def _places(names: Iterable[str]) -> NDArray[np.intp]:
+    return np.array([_PLACE[name] for name in names])
+
+
+_COPIES = {name: raw for name, raw in _COPIED.items() if name in _PLACE}
+_COPY_PLACES, _RATIO_PLACES = _places(_COPIES), _places([*_RATIOS, "card_country_share_30d"])
+_JUDGED_PLACES = _places(("is_night", "is_weekend", "mcc_group", "mcc_is_cash"))
 
 
 def derive(raw: Columns) -> FloatArray:
@@ -146,26 +151,30 @@ def derive(raw: Columns) -> FloatArray:
 
 
 def _matrix(raw: Columns, width: int) -> FloatArray:
-    """Fill the columns of `FEATURES`; what `width` leaves behind them is NaN."""
+    """Fill the columns of `FEATURES`, block by block; what `width` leaves behind them is NaN."""
     amount, hour = raw["request:amount"], raw["request:hour"]
     weekday, mcc = raw["request:weekday"], raw["request:mcc"]
     matrix = np.empty((len(amount), width))
     matrix.fill(np.nan)
-    for place, name in _COPIES:
-        matrix[:, place] = raw[name]
-    for place, name in _DIVISIONS:
-        _divide(amount, raw[name], matrix[:, place])
-    earlier_30d = raw["card:count_30d"] - 1.0
-    share = matrix[:, _PLACE["card_country_share_30d"]]
-    _divide(raw["card:same_country_30d"], earlier_30d, share)
+    matrix[:, _COPY_PLACES] = np.array([raw[name] for name in _COPIES.values()]).T
+    whole = np.array([*(raw[name] for name in _RATIOS.values()), raw["card:count_30d"] - 1.0])
+    part = np.array([amount] * len(_RATIOS) + [raw["card:same_country_30d"]])
+    ratios = np.empty(whole.shape)
+    ratios.fill(np.nan)
+    np.divide(part, whole, out=ratios, where=whole > 0)
+    matrix[:, _RATIO_PLACES] = ratios.T
+    judged = np.array(
+        [
+            hour <= 6,
+            weekday >= 5,
+            _MCC_BOUNDS.searchsorted(mcc),
+            np.logical_or.reduce(mcc[:, None] == _MCC_CASH, axis=1),
+        ],
+        dtype=np.float64,
+    )
     # Comparisons with NaN are false; what depends on an unknown value stays NaN.
-    for name, known, values in (
-        ("is_night", hour, hour <= 6),
-        ("is_weekend", weekday, weekday >= 5),
-        ("mcc_group", mcc, _MCC_BOUNDS.searchsorted(mcc)),
-        ("mcc_is_cash", mcc, np.logical_or.reduce(mcc[:, None] == _MCC_CASH, axis=1)),
-    ):
-        np.copyto(matrix[:, _PLACE[name]], values, where=known == known)
+    judged[np.isnan(np.array([hour, weekday, mcc, mcc]))] = np.nan
+    matrix[:, _JUDGED_PLACES] = judged.T
     return matrix
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,8 +148,7 @@ VIEWS: dict[str, RingView] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(NamedTuple):
     """What left the ring; all zero while nothing did."""
 
     n: int = 0
@@ -157,8 +157,7 @@ class Past:
     last_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ring:
+class Ring(NamedTuple):
     """One decoded blob.
 
     Attributes:

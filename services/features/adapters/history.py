@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from libs.common.features.computed import ComputedView
 from libs.common.features.contract import FeatureRequest, FeatureRows, FeatureService
+from libs.common.features.evaluation import evaluate
 from libs.common.features.laid import Arena
 from libs.common.features.layout import AHEAD_MS, HEADER, MAGIC, PAST, VIEWS, RingView
-from libs.common.features.reader import entities_of, evaluate, shipped_of, views_of
+from libs.common.features.plans import entities_of, shipped_of, views_of
 from libs.common.postgres import Postgres
 from services.features.adapters.computed_history import ComputedHistory
 

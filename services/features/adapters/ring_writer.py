@@ -221,7 +221,7 @@ class RingWriter:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._lean.close()
+        await self._lean.aclose()
 
 
 def _checked(answer: Any) -> Any:

@@ -147,7 +147,7 @@ class RedisRings:
 
     async def close(self) -> None:
         """Close the connections that are not the client's."""
-        await self._reads.close()
+        await self._reads.aclose()
         await self._writer.close()
 
     async def _note_newest(self, groups: Mapping[tuple[str, str, str], Group]) -> None:

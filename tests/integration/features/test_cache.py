@@ -13,6 +13,7 @@ from libs.common.features.layout import SERVING_KEY, VIEWS, pack_ring
 from libs.common.features.personalization import PERSONALIZATION_V1
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.redis import Redis, create_redis
+from libs.common.redis_lean import LeanRedis
 
 pytestmark = pytest.mark.anyio
 KEY = "features:{t:item:i}:ring"
@@ -32,6 +33,13 @@ async def cache(redis: Redis) -> AsyncIterator[BlobCache]:
     await _until(lambda: made.is_live)
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def store(redis: Redis) -> AsyncIterator[LeanRedis]:
+    made = LeanRedis(redis, timeout_s=1.0)
+    yield made
+    await made.aclose()
 
 
 async def _until(check: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -99,12 +107,12 @@ async def test_entries_are_bounded_and_age_out(redis: Redis, cache: BlobCache) -
 
 
 async def test_the_reader_asks_redis_once_for_what_does_not_change(
-    redis: Redis, cache: BlobCache
+    redis: Redis, store: LeanRedis, cache: BlobCache
 ) -> None:
     view, now_ms = VIEWS["item"], time.time_ns() // 1_000_000
     await redis.set(SERVING_KEY, b"1")
     await redis.set(view.key("t", "i"), pack_ring(view, [(now_ms - 5, -1, 1, 0, 0)]))
-    reader = OnlineFeatureReader(redis, timeout_s=1.0, cache=cache)
+    reader = OnlineFeatureReader(store, timeout_s=1.0, cache=cache)
     place = PERSONALIZATION_V1.raw.index("item:views_1d")
 
     async def views() -> float:
@@ -130,10 +138,10 @@ async def test_the_reader_asks_redis_once_for_what_does_not_change(
 
 
 async def test_an_emptied_store_is_noticed_through_the_cache(
-    redis: Redis, cache: BlobCache
+    redis: Redis, store: LeanRedis, cache: BlobCache
 ) -> None:
     await redis.set(SERVING_KEY, b"1")
-    reader = OnlineFeatureReader(redis, timeout_s=1.0, cache=cache)
+    reader = OnlineFeatureReader(store, timeout_s=1.0, cache=cache)
     request = FeatureRequest({"item": "i"}, {}, time.time_ns() // 1_000_000)
     await reader.read(PERSONALIZATION_V1, "t", [request])
     await redis.flushall()

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import time
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from libs.common.features.fraud import FRAUD_V1, FRAUD_V2
 from libs.common.features.layout import VIEWS
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.redis import create_redis
+from libs.common.redis_lean import LeanRedis
 from tests.integration.features.conftest import Running, Start
 from tests.integration.features.worlds import TENANT, actual_rings, payments
 from tests.unit.common.features import oracle
@@ -123,7 +125,8 @@ async def _serve(
         )
         for event in events
     ]
-    read = await OnlineFeatureReader(redis, timeout_s=1.0).read(service, TENANT, requests)
+    async with aclosing(LeanRedis(redis, timeout_s=1.0)) as store:
+        read = await OnlineFeatureReader(store).read(service, TENANT, requests)
     await redis.aclose()
     assert read.raw is not None
     return [

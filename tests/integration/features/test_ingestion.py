@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, cast
 
 import asyncpg
@@ -20,6 +21,7 @@ from libs.common.features.layout import LATENESS_MS, SERVING_KEY
 from libs.common.features.reader import OnlineFeatureReader
 from libs.common.postgres import Postgres
 from libs.common.redis import create_redis
+from libs.common.redis_lean import LeanRedis
 from services.features.adapters.definitions import DefinitionStore
 from services.features.adapters.log import PostgresEventLog, note_applied
 from services.features.domain.events import PARTITIONS, Accepted
@@ -64,8 +66,8 @@ async def _read(redis_url: str, card: str = "card_1", event_id: str | None = Non
         request = FeatureRequest(
             {"card": card, "merchant": "merchant_1"}, {"amount_minor": 100}, _now_ms(), event_id
         )
-        reader = OnlineFeatureReader(redis, timeout_s=1.0)
-        return await reader.read(FRAUD_V1, TENANT, [request])
+        async with aclosing(LeanRedis(redis, timeout_s=1.0)) as store:
+            return await OnlineFeatureReader(store).read(FRAUD_V1, TENANT, [request])
     finally:
         await redis.aclose()
 
@@ -347,7 +349,8 @@ async def test_the_service_and_the_offline_twin_agree(start: Start, redis_url: s
             {"amount_minor": current["values"]["amount_minor"], **current["attrs"]},
             current["event_ms"],
         )
-        read = await OnlineFeatureReader(redis, timeout_s=1.0).read(FRAUD_V1, TENANT, [request])
+        async with aclosing(LeanRedis(redis, timeout_s=1.0)) as store:
+            read = await OnlineFeatureReader(store).read(FRAUD_V1, TENANT, [request])
         await redis.aclose()
     np.testing.assert_allclose(read.matrix[0], offline.astype(np.float32), rtol=1e-6)
 

@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import cast
 
 import pytest
 
 from libs.common import shared_reads
-from libs.common.redis import Redis
 from libs.common.shared_reads import SharedReads
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +28,7 @@ class SlowStore:
 
 
 def reads_of(store: SlowStore, timeout_s: float = 5.0) -> SharedReads:
-    return SharedReads(cast(Redis, store), timeout_s=timeout_s)
+    return SharedReads(store, timeout_s=timeout_s)
 
 
 async def _until(condition) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.features import reader
+from libs.common.features import evaluation
 from libs.common.features.contract import FeatureRequest, FeatureService
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.layout import SERVING_KEY, VIEWS, Past, pack_ring
@@ -18,7 +18,7 @@ from libs.common.features.reader import OnlineFeatureReader
 from libs.common.features.shipped import MERCHANT_RISK
 from libs.common.features.tiles import Tiles
 from libs.common.features.windows import DAY_MS
-from libs.common.redis import Redis
+from libs.common.shared_reads import KeyStore
 from tests.unit.common.features import oracle
 from tests.unit.common.features.rings import (
     COUNTRIES,
@@ -45,11 +45,11 @@ BOTH_WAYS = pytest.mark.parametrize("singly_max", [1000, 0], ids=["singly", "tog
 
 
 def _reader(redis: object) -> OnlineFeatureReader:
-    return OnlineFeatureReader(cast(Redis, redis))
+    return OnlineFeatureReader(cast(KeyStore, redis))
 
 
 def _read(redis: object, service: Any, requests: Any, singly_max: int = 12) -> Any:
-    with patch.object(reader, "_SINGLE_ROWS_MAX", singly_max):
+    with patch.object(evaluation, "SINGLE_ROWS_MAX", singly_max):
         return asyncio.run(_reader(redis).read(service, TENANT, requests))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.features import windows
+from libs.common.features import item_windows, windows
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.personalization import PERSONALIZATION_V1
 from tests.unit.common.features import oracle
@@ -69,12 +69,12 @@ def test_personalization_columns_equal_brute_force(rows, data):
     steps = data.draw(st.lists(STEP, max_size=6))
     asked = [interaction(data.draw, START_MS + sum(steps[: i + 1])) for i in range(len(steps))]
     request_fields = ["user", "item", "session", "category", "price_minor"]
-    requests = windows.ItemRequests(
+    requests = item_windows.ItemRequests(
         request_ms=np.array([row.event_ms for row in asked], dtype=np.int64),
         **_arrays(asked, None, request_fields),
     )
-    columns = windows.personalization_columns(
-        windows.ItemEvents(**_arrays(rows, windows.ItemEvents)), requests
+    columns = item_windows.personalization_columns(
+        item_windows.ItemEvents(**_arrays(rows, item_windows.ItemEvents)), requests
     )
     assert tuple(sorted(columns)) == tuple(sorted(PERSONALIZATION_V1.raw))
     _assert_equal(columns, [oracle.personalization_row(rows, row) for row in asked])
