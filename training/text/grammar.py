@@ -6,10 +6,12 @@ alone and held-out rows with the smaller part alone, so that a held-out row shar
 group and no clause with any training row.
 """
 
+import base64
 import hashlib
 import random
 import re
 import tomllib
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -129,18 +131,25 @@ def side_of(items: Sequence[Any], *, held: bool) -> list[Any]:
 
 
 @cache
-def load() -> tuple[dict[str, list[str]], list[dict[str, Any]]]:
-    """Read slots and kinds of all grammars; a file's slots hide equal names of another file."""
+def load() -> tuple[dict[str, list[str]], dict[str, list[str]], list[dict[str, Any]]]:
+    """Read all grammars.
+
+    Returns:
+        Slots, further words of slots for training rows alone, kinds.
+    """
     slots: dict[str, list[str]] = {}
+    more: dict[str, list[str]] = {}
     kinds: list[dict[str, Any]] = []
     for path in sorted(FOLDER.glob("*.toml")):
         found = tomllib.loads(path.read_text(encoding="utf8"))
-        twice = slots.keys() & found["slots"].keys()
+        more |= found.get("more", {})
+        own = found.get("slots", {})
+        twice = slots.keys() & own.keys()
         if twice:
             raise ValueError(f"{path.name}: slots named twice: {sorted(twice)}")
-        slots |= found["slots"]
-        kinds += found["kinds"]
-    return slots, kinds
+        slots |= own
+        kinds += found.get("kinds", [])
+    return slots, more, kinds
 
 
 class Writer:
@@ -156,9 +165,13 @@ class Writer:
             words: slots that are not in the files, such as slurs of a word list.
             held: whether the held-out parts are used.
         """
-        slots, self.kinds = load()
+        slots, more, self.kinds = load()
         every: dict[str, Sequence[str]] = {**slots, **_EXTRA, **words}
         self._slots = {name: side_of(items, held=held) for name, items in every.items()}
+        if not held:
+            for name, items in more.items():
+                known = set(map(str, every[name]))
+                self._slots[name] = [*self._slots[name], *(x for x in items if x not in known)]
         self._forms = {kind["name"]: side_of(kind["forms"], held=held) for kind in self.kinds}
         self._groups = [group for group in GROUPS if (group[0] in HELD_GROUPS) == held]
         self._held = held
@@ -230,6 +243,26 @@ def _misspelt(word: str, kind: int, rng: random.Random) -> str:
     return " ".join(word) if kind == 6 else word[:at] + "*" + word[at + 1 :]
 
 
+def noise(seed: int, count: int = 300) -> list[str]:
+    """Make strings that say nothing: digests, identifiers, numbers, encoded bytes."""
+    rng = random.Random(seed)
+
+    def one() -> str:
+        data = rng.randbytes(rng.randint(6, 36))
+        kind = rng.randrange(5)
+        if kind == 0:
+            return base64.b64encode(data).decode()
+        if kind == 1:
+            return data.hex()[: rng.choice((7, 12, 32, 40))]
+        if kind == 2:
+            return str(uuid.UUID(bytes=rng.randbytes(16)))
+        if kind == 3:
+            return f"{rng.randrange(1, 20)}.{rng.randrange(30)}.{rng.randrange(90)}"
+        return "".join(rng.choices("ABCDEFGHJKMNPQRSTUVWXYZ23456789-_", k=rng.randint(5, 14)))
+
+    return [one() for _ in range(count)]
+
+
 def rows(
     seed: int, *, training: int, held: int, words: Mapping[str, Sequence[str]] | None = None
 ) -> list[Row]:
@@ -241,7 +274,7 @@ def rows(
         held: rows that may not.
         words: the slots `slur` and `sexword`, from word lists that are not in this repository.
     """
-    lists = words or {"slur": ["slur"], "sexword": ["sex"]}
+    lists = {"slur": ["slur"], "sexword": ["sex"], **(words or {}), "noise": noise(seed)}
     found: list[Row] = []
     for count, is_held in ((training, False), (held, True)):
         writer = Writer(random.Random(seed + is_held), lists, held=is_held)

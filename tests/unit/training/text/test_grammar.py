@@ -11,8 +11,12 @@ from training.text import grammar
 from training.text.sources import HELD, Row
 from training.text.splits import split
 
-SLOTS, KINDS = grammar.load()
+SLOTS, MORE, KINDS = grammar.load()
 ROWS = grammar.rows(5, training=6_000, held=2_000)
+
+
+def test_further_words_belong_to_slots():
+    assert MORE.keys() <= {*SLOTS, *grammar._EXTRA}
 
 
 def of_kind(name: str) -> list[Row]:
@@ -20,7 +24,7 @@ def of_kind(name: str) -> list[Row]:
 
 
 def test_every_form_names_slots_that_exist_and_labels_that_are_heads():
-    known = {*SLOTS, *grammar._EXTRA, *"gsn", "slur", "sexword"}
+    known = {*SLOTS, *grammar._EXTRA, *"gsn", "slur", "sexword", "noise"}
     forms = [form for kind in KINDS for form in kind["forms"]]
     for text in [*forms, *(item for items in SLOTS.values() for item in items)]:
         fields = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
