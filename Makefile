@@ -70,6 +70,20 @@ test: $(VENV)/.dev-stamp ## Run the test suite; needs no server started by hand
 test-again: $(VENV)/.dev-stamp ## Run only the tests that failed last time, one at a time
 	@$(PY) -m pytest --last-failed --last-failed-no-failures none
 
+$(VENV)/torch/.stamp: pyproject.toml constraints.txt constraints-torch.txt
+	@echo "make: an environment for torch, $(VENV)/torch"
+	@mkdir -p $(VENV) && $(PYTHON) -m venv $(VENV)/torch
+	@$(VENV)/torch/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-torch.txt -e '.[inference,local,torch]' pytest
+	@touch $@
+
+.PHONY: torch
+torch: $(VENV)/torch/.stamp ## Install torch and transformers, in an environment of their own
+
+.PHONY: test-torch
+test-torch: torch ## Test the torch engine there, on small random checkpoints
+	@$(VENV)/torch/bin/python -c 'import torch, transformers; print("make: torch", torch.__version__, "transformers", transformers.__version__)'
+	@$(VENV)/torch/bin/python -m pytest -q tests/unit/inference/adapters/test_torch_engine.py
+
 .PHONY: lint
 lint: $(VENV)/.dev-stamp ## Check style, types and the borders between the packages
 	@$(VENV)/bin/ruff check $(CHECKED)

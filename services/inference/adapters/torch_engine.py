@@ -3,8 +3,9 @@
 DistilBERT, BERT, RoBERTa, DeBERTa and their like, from the version's folder (safetensors only, no
 remote code, verified against the manifest). On CUDA: bf16 or fp16 as
 `parameters.precision` says, scaled-dot-product attention, pinned buffers copied on a side stream,
-lengths padded to few sizes so that kernels are chosen once. On the CPU: float32, bounded threads
-(unpinned threads of ONNX Runtime and torch slowed torch 50x, onnxruntime#13808).
+lengths padded to few sizes so that kernels are chosen once. On the CPU: float32, or bf16 if the
+manifest asks for it, and bounded threads (unpinned ones of ONNX Runtime and torch slowed torch 50x,
+onnxruntime#13808).
 """
 
 from collections.abc import Sequence
@@ -148,9 +149,12 @@ class TorchTextEngine:
 
 
 def _dtype(torch: Any, precision: str, is_cuda: bool) -> Any:
-    """Choose the number format: float32 on the CPU, bf16 where the GPU has it, else fp16."""
+    """Choose the number format: bf16 where the GPU has it, else fp16; on the CPU float32.
+
+    A CPU computes in bf16 when the manifest says so: it pays only where the processor has it.
+    """
     if not is_cuda:
-        return torch.float32
+        return torch.bfloat16 if precision == "bf16" else torch.float32
     if precision in {"fp32", "fp16", "bf16"}:
         return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
