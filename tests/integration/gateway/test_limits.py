@@ -200,18 +200,43 @@ async def test_the_next_lot_of_a_busy_key_is_drawn_before_the_present_one_ends(
 
     redis = create_redis(redis_url, timeout_s=1.0)
     limiter = RedisKeyLimiter(redis)
-    policy = Policy("key", 64_000, 3_600, 64_000)  # lots of 64, the next one at 16
-    for _ in range(48):
+    policy = Policy("key", 64_000, 3_600, 64_000)  # a first lot of 64
+    assert await limiter.take("t", "p", policy)
+    account = limiter._accounts["t", "p"]
+    waited = 0
+    for _ in range(2_000):
+        if account.drawing is not None:
+            await account.drawing
+        waited += not account.permits
+        decision = await limiter.take("t", "p", policy)
+        assert decision
+        assert decision.allowed
+    assert waited == 0
+    assert account.size == 640  # a hundredth of the quota, however busy the key
+    await redis.aclose()
+
+
+async def test_who_waits_for_a_permit_is_served_in_order_and_before_whoever_comes_later(
+    redis_url: str,
+) -> None:
+    from libs.common.redis import create_redis
+
+    redis = create_redis(redis_url, timeout_s=1.0)
+    limiter = RedisKeyLimiter(redis)
+    policy = Policy("key", 5_000, 3_600, 5_000)  # lots of five to fifty
+    served: list[int] = []
+
+    async def one(number: int) -> None:
         assert await limiter.take("t", "p", policy)
-    assert len(limiter._drawing) == 1
-    await asyncio.gather(*limiter._drawing.values())
-    await asyncio.sleep(0)
-    # Now 16 + 64 are there: none of the next 50 asks Redis.
-    started = limiter._lots["t", "p"].permits
-    assert started == 80
-    for _ in range(50):
-        assert await limiter.take("t", "p", policy)
-    assert limiter._lots["t", "p"].permits == 30
+        served.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(400):
+            group.create_task(one(number))
+            if number % 40 == 0:
+                await asyncio.sleep(0.001)
+    assert served == list(range(400))
+    assert not limiter._accounts["t", "p"].waiters
     await redis.aclose()
 
 
