@@ -112,6 +112,22 @@ def test_nobody_starves_behind_an_endless_stream_of_urgent_work(priority: int, l
     assert now <= 0.5 + COST.predict_s(LIMITS.batch_items, 100)
 
 
+@given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=30))
+def test_nobody_behind_the_first_third_or_two_batches_overtakes(lengths: list[int]):
+    queue = BatchQueue(LIMITS, COST)
+    for key, length in enumerate(lengths):
+        queue.admit(_work(key, length), 0.0)
+    waiting = list(range(len(lengths)))
+    while waiting:
+        reach = max(2 * LIMITS.batch_items, math.ceil(len(waiting) / 3))
+        batch = queue.form(0.001).batch
+        assert batch is not None
+        chosen = {work.key for work in batch.items}
+        assert waiting[0] in chosen
+        assert chosen <= set(waiting[:reach])
+        waiting = [key for key in waiting if key not in chosen]
+
+
 def test_urgent_work_goes_before_older_bulk_work():
     queue = BatchQueue(LIMITS, COST)
     for key in range(20):
