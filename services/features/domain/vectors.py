@@ -9,6 +9,7 @@ the position of its end in that tail, u32; it begins where the previous text col
 import base64
 import binascii
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ FIRST_SCHEMA_ID = 1000
 SCHEMA_ID_MAX = 65_535
 TEXT_BYTES_MAX = 64 * 1024
 _NUMPY = {"float64": "<f8", "int64": "<i8", "float32": "<f4", "int32": "<i4", "bool": "u1"}
+_STRUCT = {"float64": "d", "int64": "q", "float32": "f", "int32": "i", "bool": "?"}
 _TEXT = ("string", "bytes")
 DTYPES = (*_NUMPY, *_TEXT)
 _INTEGER_BITS = {"int64": 64, "int32": 32}
@@ -68,23 +70,32 @@ class VectorLayout:
         return self._uniform is not None
 
     @cached_property
-    def _columns(self) -> list[tuple[str, str]]:
+    def columns(self) -> list[tuple[str, str]]:
+        """Features in the order of their columns, widest first."""
         widths = {name: np.dtype(_NUMPY.get(kind, "<u4")).itemsize for name, kind in self.features}
         return sorted(self.features, key=lambda feature: -widths[feature[0]])
 
     @cached_property
     def _texts(self) -> list[tuple[str, str]]:
-        return [feature for feature in self._columns if feature[1] in _TEXT]
+        return [feature for feature in self.columns if feature[1] in _TEXT]
 
     @cached_property
-    def _null_bytes(self) -> int:
+    def numbers(self) -> struct.Struct | None:
+        """What lies behind the nulls of a row, column by column; None where some of it is text."""
+        if self._texts:
+            return None
+        return struct.Struct("<" + "".join([_STRUCT[kind] for _, kind in self.columns]))
+
+    @cached_property
+    def null_bytes(self) -> int:
+        """Length of the null bitmap."""
         return (len(self.features) + 63) // 64 * 8
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
         """The fixed part as a numpy type, header and null bitmap included."""
-        fields: list[Any] = [("header", f"V{HEADER.size}"), ("nulls", "u1", (self._null_bytes,))]
-        fields += [(f"c_{name}", _NUMPY.get(kind, "<u4")) for name, kind in self._columns]
+        fields: list[Any] = [("header", f"V{HEADER.size}"), ("nulls", "u1", (self.null_bytes,))]
+        fields += [(f"c_{name}", _NUMPY.get(kind, "<u4")) for name, kind in self.columns]
         bare = np.dtype(fields).itemsize
         padding = -bare % 8
         if padding:
@@ -112,7 +123,7 @@ class VectorLayout:
     def pack(self, stamp: Stamp, values: Mapping[str, Any]) -> bytes:
         """Encode one row; a missing or None value, or NaN, is null. Values passed `check`."""
         row = np.zeros(1, self.dtype)
-        nulls = np.zeros(self._null_bytes * 8, dtype=np.uint8)
+        nulls = np.zeros(self.null_bytes * 8, dtype=np.uint8)
         tail = bytearray()
         for index, (name, kind) in enumerate(self.features):
             value = values.get(name)
@@ -139,8 +150,8 @@ class VectorLayout:
         if min(map(len, blobs)) < size:
             raise LayoutError("vector: wrong length")
         if self._uniform is not None and max(map(len, blobs)) == size:
-            nothing = bytes(self._null_bytes)
-            end = HEADER.size + self._null_bytes
+            nothing = bytes(self.null_bytes)
+            end = HEADER.size + self.null_bytes
             if all(blob[HEADER.size : end] == nothing for blob in blobs):
                 return self._unpack_plain(blobs, end)
         rows = np.frombuffer(b"".join([blob[:size] for blob in blobs]), self.dtype)
@@ -166,7 +177,7 @@ class VectorLayout:
         end = first + len(self.features) * self._uniform.itemsize
         table = np.frombuffer(b"".join([blob[first:end] for blob in blobs]), self._uniform)
         columns = table.reshape(len(blobs), len(self.features)).T.tolist()
-        return dict(zip([name for name, _ in self._columns], columns, strict=True))
+        return dict(zip([name for name, _ in self.columns], columns, strict=True))
 
     def _unpack_texts(
         self,
