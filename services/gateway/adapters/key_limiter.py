@@ -1,7 +1,7 @@
 """The per-key policy over all replicas: GCRA in one Redis script on the server's clock.
 
 Permits are drawn in small lots for keys with large quotas, so that a busy key costs one round trip
-per lot, the next one while a quarter of the present one is left, so that nobody waits for it. Who
+per lot, the next one while half of the present one is left, so that nobody waits for it. Who
 has to wait nevertheless is served in order of arrival, and before whoever comes later. Every permit
 comes out of the one shared count, so the quota is never exceeded.
 While Redis is down every request is told to decide locally, and a task of its own asks Redis once
@@ -24,12 +24,12 @@ _PROBE_EVERY_S = 1.0
 # One permit in a first lot per this many of the quota: small quotas are counted one by one.
 _QUOTA_PER_PERMIT = 1_000
 # A lot that is used up sooner is followed by one twice as large, up to a hundredth of the quota.
-_LOT_LASTS_S = 0.1
-_LOT_MAX = 1_024
+_LOT_LASTS_S = 0.25
+_LOT_MAX = 4_096
 _LOTS_PER_QUOTA = 100
 _LOT_LIFETIME_S = 1.0
-# The next lot is drawn when this part of the present one is left.
-_LOW_SHARE = 4
+# The next lot is drawn when one part in so many of the present one is left.
+_LOW_SHARE = 2
 _ACCOUNTS_MAX = 20_000
 
 # Microseconds throughout. KEYS[1] holds the theoretical arrival time; ARGV: period, burst, lot.
@@ -81,7 +81,7 @@ class _Account:
         self.drawing: asyncio.Task[None] | None = None
 
     def wanted(self, now: float) -> int:
-        """Give the size of the next lot: as much as is used in a tenth of a second, in bounds."""
+        """Give the size of the next lot: as much as is used in a quarter of a second, in bounds."""
         if now - self.drawn_at < _LOT_LASTS_S:
             self.size *= 2
         elif now >= self.expires_at:
