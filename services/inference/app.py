@@ -53,27 +53,13 @@ def create_app(
         later = TEXT_TASKS if settings.text_loading == "background" else frozenset()
         pending = await asyncio.to_thread(repository.load_all, except_tasks=later)
         plane = DataPlane(repository, metrics, drift_event_s=settings.drift_event_s)
-        online = LeanRedis(platform.redis, timeout_s=settings.redis_timeout_s)
-        features = reader or SampledReader(
-            OnlineFeatureReader(
-                online,
-                timeout_s=settings.redis_timeout_s,
-                cache=BlobCache(
-                    platform.redis,
-                    views=settings.feature_cache_views,
-                    ttl_s=settings.feature_cache_ttl_s,
-                ),
-            ),
-            platform.client("features"),
-            platform.registry,
-        )
-        shared = (plane, features, platform.events, metrics)
         async with (
+            _feature_reader(platform, settings, reader) as features,
             open_control(platform, settings, repository, metrics, stores) as control,
             open_texts(platform, settings, repository, metrics, pending, control) as texts,
             open_policies(platform, settings) as deciding,
-            aclosing(online),
         ):
+            shared = (plane, features, platform.events, metrics)
             plane.on_missing = control.models.want
             control.models.publish_drift = plane.drift.publish
             control.models.drift_events = plane.drift.due_events
@@ -106,3 +92,25 @@ def create_app(
         events=events,
         render_error=render_error,
     )
+
+
+@asynccontextmanager
+async def _feature_reader(
+    platform: Platform, settings: InferenceSettings, reader: FeatureReader | None
+) -> AsyncIterator[FeatureReader]:
+    """Open the reader over Redis, unless there is one already."""
+    if reader is not None:
+        yield reader
+        return
+    timeout_s = settings.redis_timeout_s
+    cache = BlobCache(
+        platform.redis,
+        views=settings.feature_cache_views,
+        ttl_s=settings.feature_cache_ttl_s,
+    )
+    async with aclosing(LeanRedis(platform.redis, timeout_s=timeout_s)) as online:
+        yield SampledReader(
+            OnlineFeatureReader(online, timeout_s=timeout_s, cache=cache),
+            platform.client("features"),
+            platform.registry,
+        )

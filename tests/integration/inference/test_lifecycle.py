@@ -432,7 +432,11 @@ async def test_protocol_calls_go_through_the_control_to_every_replica(root, stor
         assert refused.status_code == 503
         async with replica(root, *stores) as three:
             assert await three.serving() is None, "a restart remembers"
-            assert (await three.client.get("/readyz")).status_code == 200
+
+            async def is_ready() -> bool:
+                return (await three.client.get("/readyz")).status_code == 200
+
+            await until(is_ready, "a replica without the unloaded model is ready")
         await two.post("/v2/repository/models/fraud/load", 200)
         assert await two.serving() == "1", "what an operator promoted, not the newest"
         await until(one.serving, "the first replica follows")
