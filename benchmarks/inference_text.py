@@ -48,6 +48,7 @@ BARS = {
     "batching / batch 1, mixed": ">= 1.0",
     "idle p50 above the bare call, ms": "<= 2",
     "64 callers / one caller": ">= 3",
+    "64 callers / one caller, short texts": ">= 3",
     "2x overload: reject p99, ms": "< 10",
     "2x overload: goodput / capacity": ">= 0.9",
     "2x overload: hung": "0",
@@ -186,18 +187,20 @@ async def idle(model: TextModel, calls: int = 150) -> dict[str, float]:
     }
 
 
-def sample_texts() -> list[str]:
-    """Make texts of the log-normal mix."""
-    generator = random.Random(3)
+def sample_texts(mix: str = "mixed") -> list[str]:
+    """Make texts of a mix; each of the words is one token, and two more mark the ends."""
+    generator, draw = random.Random(3), MIXES[mix]
     return [
-        " ".join(generator.choices(_WORDS, k=max(2, min(80, round(lognormal(generator))))))
+        " ".join(generator.choices(_WORDS, k=max(2, min(80, round(draw(generator))))))
         for _ in range(256)
     ]
 
 
-async def closed_loop(model: TextModel, seconds: float, callers: int = 64) -> float:
+async def closed_loop(
+    model: TextModel, seconds: float, callers: int = 64, mix: str = "mixed"
+) -> float:
     """Let callers ask without a pause; gives texts per second."""
-    texts, done = sample_texts(), 0
+    texts, done = sample_texts(mix), 0
     with ThreadPoolExecutor(2) as pool:
         runner = _runner(model, pool)
         until = time.monotonic() + seconds
@@ -272,12 +275,15 @@ async def overload(model: TextModel, seconds: float) -> dict[str, float]:
     """Find the capacity, then offer half and twice of it."""
     one_by_one = await closed_loop(model, seconds, callers=1)
     capacity = await closed_loop(model, seconds)
+    one_short = await closed_loop(model, seconds, callers=1, mix="short")
+    short = await closed_loop(model, seconds, mix="short")
     half = await open_loop(model, capacity * 0.5, seconds, 2.0)
     double = await open_loop(model, capacity * 2, seconds, 0.5)
     return {
         "capacity, texts/s": capacity,
         "one caller, texts/s": one_by_one,
         "64 callers / one caller": capacity / one_by_one,
+        "64 callers / one caller, short texts": short / one_short,
         "p95 at half of saturation, ms": _quantile(half["done"], 0.95),
         "2x overload: reject p99, ms": _quantile(double["rejected"], 0.99),
         "2x overload: rejected": len(double["rejected"]),

@@ -117,16 +117,19 @@ async def closed_loop(
     return load
 
 
-async def open_loop(port: int, request: bytes, per_s: int, seconds: float) -> Load:
+async def open_loop(
+    port: int, request: bytes | Sequence[bytes], per_s: int, seconds: float
+) -> Load:
     """Ask on a schedule, over as many connections as it takes; latency from the intended time."""
     load = Load()
+    turn = itertools.cycle([request] if isinstance(request, bytes) else request)
     free = await _connected(port, 64, load)
     everyone = list(free)
     running: set[asyncio.Task[None]] = set()
     started = time.perf_counter()
 
     async def one(client: _Client, intended: float) -> None:
-        await client.ask(request, intended)
+        await client.ask(next(turn), intended)
         free.append(client)
 
     for number in range(int(per_s * seconds)):
