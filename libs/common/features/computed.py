@@ -103,8 +103,9 @@ class ComputedView:
         join_keys: sorted by name.
         event_types: which events count.
         engine: `ring` keeps every event of the horizon, `tiles` sums for entities with very many.
-        label: the label that counts as positive; None without a rate.
         ttl_ms: age of the newest event after which values are too old.
+        label: the label that counts as positive; None without a rate.
+        lateness_ms: an event that arrives later after it happened does not count.
     """
 
     name: str
@@ -116,6 +117,11 @@ class ComputedView:
     aggregates: tuple[Aggregate, ...]
     ttl_ms: int
     label: str | None = None
+    lateness_ms: int = LATENESS_MS
+
+    def is_late(self, event_ms: int, arrival_ms: int) -> bool:
+        """Say whether an event came too late to count, online and in history."""
+        return arrival_ms - event_ms > self.lateness_ms
 
     @property
     def key(self) -> str:
@@ -170,8 +176,9 @@ class ComputedView:
             tuple(columns),
             self.horizon_ms,
             self.ttl_ms,
-            self.horizon_ms + 2 * LATENESS_MS,
+            self.horizon_ms + LATENESS_MS + self.lateness_ms,
             RING_RECORDS_MAX,
+            self.lateness_ms,
         )
 
     def redis_key(self, tenant: str, entity: str) -> str:

@@ -36,7 +36,8 @@ PAST = struct.Struct("<QqQQQ")
 PREFIX_BYTES = HEADER.size + PAST.size
 RECORD_FIELDS = struct.Struct("<QqQ")
 
-# Later arrivals are logged and counted, applied nowhere, online or offline.
+# Of the built-in views, and of definitions that do not say otherwise: later arrivals are logged and
+# counted, applied nowhere, online or offline.
 LATENESS_MS = DAY_MS
 # An event further ahead is refused at ingestion: it would trim the ring.
 AHEAD_MS = 5 * 60_000
@@ -64,6 +65,7 @@ class RingView:
         expire_ms: the key vanishes this long after the last write.
         records_max: older records are folded into `past` beyond it; windows that reach further
             back are then unknown rather than wrong.
+        lateness_ms: an event that arrives later after it happened is not written.
     """
 
     name: str
@@ -73,11 +75,12 @@ class RingView:
     ttl_ms: int
     expire_ms: int
     records_max: int
+    lateness_ms: int = LATENESS_MS
 
     @property
     def keep_ms(self) -> int:
         """How far behind its newest event a ring keeps records."""
-        return self.horizon_ms + LATENESS_MS + AHEAD_MS
+        return self.horizon_ms + self.lateness_ms + AHEAD_MS
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:

@@ -95,7 +95,7 @@ async def _write(
     """Let the rates that the labelled event counts in know it, where the event is here."""
     event = await connection.fetchrow(
         "SELECT event_id, type, event_ms, body::text, definitions, arrival_ms FROM events "
-        "WHERE tenant = $1 AND event_id = $2 AND NOT is_late",
+        "WHERE tenant = $1 AND event_id = $2",
         tenant,
         label.subject_id,
     )
@@ -104,6 +104,8 @@ async def _write(
     facts = (event[0], event[1], event[2], orjson.loads(event[3]))
     touches = []
     for view in catalog.written():
+        if view.is_late(event[2], event[5]):
+            continue
         if event[4] < catalog.building.get(view.key, 0):
             place = await place_of(connection, tenant, view)
             if place is None or (event[5], event[0]) > place:

@@ -214,11 +214,15 @@ async def append_rows(connection: Any, tenant: str, touches: Sequence[Touched]) 
 
 
 def computed_touches(event: Accepted, views: Sequence[ComputedView]) -> list[Touch]:
-    """Give what an event writes for the tenant's computed views; nothing when it is late."""
-    if event.is_late or event.pushed is not None:
+    """Give what an event writes for the tenant's computed views, but those it is late for."""
+    if event.pushed is not None:
         return []
     facts = (event.event_id, event.type, event.event_ms, event.body)
-    found = (touch_of(view, *facts) for view in views)
+    found = (
+        touch_of(view, *facts)
+        for view in views
+        if not view.is_late(event.event_ms, event.arrival_ms)
+    )
     return [touch for touch in found if touch is not None]
 
 
@@ -227,7 +231,7 @@ async def _label_touches(
 ) -> list[Touched]:
     """Give what labels write that were known before their event came."""
     views = [view for view in catalog.written() if view.label is not None]
-    events = {event.event_id: event for event in new if not event.is_late and not event.pushed}
+    events = {event.event_id: event for event in new if event.pushed is None}
     if not views or not events:
         return []
     await connection.execute(LABELS_SHARE, tenant)
@@ -237,6 +241,8 @@ async def _label_touches(
         event = events[event_id]
         facts = (event_id, event.type, event.event_ms, event.body)
         for view in views:
+            if view.is_late(event.event_ms, event.arrival_ms):
+                continue
             touch = label_touch(view, facts, available_ms, before=before.get(event_id), after=label)
             if touch is not None:
                 found.append((touch, max(available_ms, event.arrival_ms), ""))

@@ -37,13 +37,13 @@ _BATCH = 2000
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('features:build:' || $1, 0))"
 _NEXT = """
 SELECT arrival_ms, event_id, type, event_ms, body::text FROM events
-WHERE tenant = $1 AND definitions < $2 AND type = ANY($3) AND NOT is_late
-    AND (arrival_ms, event_id) > ($4, $5)
-ORDER BY arrival_ms, event_id LIMIT $6
+WHERE tenant = $1 AND definitions < $2 AND type = ANY($3) AND arrival_ms - event_ms <= $4
+    AND (arrival_ms, event_id) > ($5, $6)
+ORDER BY arrival_ms, event_id LIMIT $7
 """
 _COUNT = """
 SELECT count(*) FROM events
-WHERE tenant = $1 AND definitions < $2 AND type = ANY($3) AND NOT is_late
+WHERE tenant = $1 AND definitions < $2 AND type = ANY($3) AND arrival_ms - event_ms <= $4
 """
 _FAILURES: tuple[type[BaseException], ...] = (
     UnavailableError,
@@ -97,7 +97,7 @@ class ViewBuilder:
 
     async def _step(self, tenant: str, view: ComputedView, definitions: int) -> bool:
         """Write one batch; False when nothing is left, or another replica is at it."""
-        asked = (tenant, definitions, list(view.event_types))
+        asked = (tenant, definitions, list(view.event_types), view.lateness_ms)
         async with self._postgres.transaction() as connection:
             if not await connection.fetchval(_LOCK, f"{tenant}:{view.key}"):
                 await asyncio.sleep(0.2)

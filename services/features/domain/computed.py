@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from libs.common.features.computed import OF_VALUE, Aggregate, ComputedView, entity_key
+from libs.common.features.layout import LATENESS_MS
 from services.features.domain.events import Touch
 from services.features.domain.names import NAME, DefinitionError
 
@@ -24,6 +25,7 @@ NUMBERS = frozenset({"amount_minor", "price_minor"})
 _KINDS = ("count", "distinct", "last", "max", "mean", "min", "rate", "std", "sum", "time_since")
 _DELAYED = frozenset({"count", "rate"})
 WINDOW_S_MAX, DELAY_S_MAX = 90 * 86_400, 60 * 86_400
+LATENESS_S_MAX, _LATENESS_S = 30 * 86_400, LATENESS_MS // 1000
 _MEMBERS = {"name", "aggregation", "field", "label", "window_s", "delay_s", "description"}
 _CODES_MAX = 4
 # A label comes as text or as true.
@@ -55,6 +57,7 @@ def check_source(document: Mapping[str, Any]) -> None:
             raise DefinitionError(f"/join_keys/{index}", "is no entity of every event type")
     if document.get("engine", "ring") not in {"ring", "tiles"}:
         raise DefinitionError("/engine", "must be ring or tiles")
+    _seconds(document.get("lateness_s", _LATENESS_S), "/lateness_s", 1, LATENESS_S_MAX)
     features = document["features"]
     for index, feature in enumerate(features):
         _check_feature(feature, f"/features/{index}", carried)
@@ -131,6 +134,7 @@ def view_of(document: Mapping[str, Any], version: int, schema_id: int) -> Comput
         ),
         ttl_ms=document["ttl_s"] * 1000,
         label=labels[0] if labels else None,
+        lateness_ms=document.get("lateness_s", _LATENESS_S) * 1000,
     )
 
 
@@ -158,6 +162,7 @@ def document_of(view: ComputedView) -> dict[str, Any]:
         "engine": view.engine,
         "features": features,
         "ttl_s": view.ttl_ms // 1000,
+        "lateness_s": view.lateness_ms // 1000,
     }
 
 

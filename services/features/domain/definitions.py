@@ -6,7 +6,7 @@ from typing import Any
 
 from libs.common.features.contract import FeatureService
 from libs.common.features.fraud import FRAUD_V1, FRAUD_V2
-from libs.common.features.layout import LATENESS_MS, VIEWS, RingView
+from libs.common.features.layout import VIEWS, RingView
 from libs.common.features.personalization import PERSONALIZATION_V1
 from libs.common.features.shipped import SHIPPED
 from services.features.domain.computed import document_of
@@ -20,10 +20,7 @@ def documents() -> list[dict[str, Any]]:
     """Give every definition, in a fixed order."""
     entities = [{"kind": "entity", "name": name, "join_key": f"{name}_id"} for name in VIEWS]
     views = [_view(view) for view in VIEWS.values()]
-    views += [
-        {**document_of(view), "schema_id": view.schema_id, "lateness_s": LATENESS_MS // 1000}
-        for view in SHIPPED.values()
-    ]
+    views += [{**document_of(view), "schema_id": view.schema_id} for view in SHIPPED.values()]
     services = [
         {
             "kind": "feature_service",
@@ -53,7 +50,7 @@ def _view(view: RingView) -> dict[str, Any]:
         "window": "(t - w, t] by event time, t = wall clock of the read",
         "horizon_s": view.horizon_ms // 1000,
         "ttl_s": view.ttl_ms // 1000,
-        "lateness_s": LATENESS_MS // 1000,
+        "lateness_s": view.lateness_ms // 1000,
         "records_max": view.records_max,
         "dtype": "float64",
     }

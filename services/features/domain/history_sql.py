@@ -34,13 +34,22 @@ _LABEL = """
 LEFT JOIN LATERAL (
     SELECT label FROM labels
     WHERE labels.tenant = $1 AND kind = 'transaction' AND subject_id = e.event_id
-        AND available_ms <= r.as_of
+        AND available_ms <= r.as_of AND (unseen.since_ms IS NULL OR available_ms < unseen.since_ms)
     ORDER BY available_ms DESC LIMIT 1
 ) AS known ON true
+"""
+# Since when the entity's labels lie behind the last offset that a row may see.
+_UNSEEN = """
+CROSS JOIN LATERAL (
+    SELECT min(arrival_ms) AS since_ms FROM log
+    WHERE log.view = $6 AND log.entity = r.entity AND log.tenant = $1
+        AND log.event_id = '' AND log."offset" > r.until
+) AS unseen
 """
 _QUERY = """
 SELECT r.number, found.* FROM unnest($2::int[], $3::text[], $4::bigint[], $5::bigint[])
     AS r (number, entity, as_of, until)
+{unseen}
 CROSS JOIN LATERAL (
     SELECT max(e.event_ms) AS newest_ms, {columns}
     FROM log JOIN events AS e ON e.tenant = log.tenant AND e.event_id = log.event_id
@@ -69,8 +78,8 @@ def compile_view(view: ComputedView) -> str:
         ]
     # Aggregates filter exactly; this only bounds what is looked at.
     reach = view.horizon_ms + (_LONGEST_TILE_MS if view.is_tiled else 0)
-    has_rate = view.label is not None
-    return _QUERY.format(columns=", ".join(columns), label=_LABEL if has_rate else "", reach=reach)
+    label, unseen = ("", "") if view.label is None else (_LABEL, _UNSEEN)
+    return _QUERY.format(columns=", ".join(columns), label=label, unseen=unseen, reach=reach)
 
 
 def parameters(

@@ -30,6 +30,7 @@ _VIEW_KEYS = {
     "push_source",
     "source",
     "engine",
+    "lateness_s",
     "owner",
     "description",
 }
@@ -127,8 +128,9 @@ def _check_view(document: Mapping[str, Any]) -> None:
 
 
 def _check_pushed(document: Mapping[str, Any], keys: list[Any], features: list[Any]) -> None:
-    if "engine" in document:
-        raise DefinitionError("/engine", "belongs to a view with a source")
+    for key in ("engine", "lateness_s"):
+        if key in document:
+            raise DefinitionError(f"/{key}", "belongs to a view with a source")
     seen = set(keys)
     for index, feature in enumerate(features):
         pointer = f"/features/{index}"

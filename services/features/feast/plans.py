@@ -93,11 +93,16 @@ class Plan:
     heads: dict[tuple[object, ...], bytes] = field(default_factory=dict)
 
     def head(self, request: ReadRequest) -> bytes:
-        """Give the answer up to its results."""
+        """Give the answer up to its results.
+
+        Raises:
+            FeastRequestError: the request has an entity that nobody has, or results of one name.
+        """
         asked = (request.full_feature_names, request.with_versions, *request.entities)
         head = self.heads.get(asked)
         if head is None:
             names = self.full_names if request.full_feature_names else self.names
+            _check(request, names, self.entities)
             metadata: dict[str, Any] = {"feature_names": [*request.entities, *names]}
             if request.with_versions:
                 metadata["feature_view_metadata"] = [
@@ -107,6 +112,14 @@ class Plan:
             if len(self.heads) < _HEADS_MAX:
                 self.heads[asked] = head
         return head
+
+
+def _check(request: ReadRequest, names: Sequence[str], entities: Collection[str]) -> None:
+    for name in request.entities:
+        if name not in entities:
+            raise refuse(f"/entities/{name[:64]}", "is no entity")
+    if len(set(names)) < len(names):
+        raise refuse("/features", "has two features of one name; set full_feature_names")
 
 
 def plan_of(catalog: Catalog, request: ReadRequest) -> Plan:

@@ -53,7 +53,7 @@ class FeastReader:
         """
         catalog = await self._definitions.catalog(tenant)
         plan = self._plan(tenant, catalog, request)
-        _check(request, plan)
+        head = plan.head(request)
         texts = {
             name: [join_value(value, name, row) for row, value in enumerate(column)]
             for name, column in request.entities.items()
@@ -66,7 +66,7 @@ class FeastReader:
         if request.rows == 1 and plan.quick is not None:
             blobs = [by_key[key] for [key] in keys.values()]
             now_ms = time.time_ns() // 1_000_000
-            answer = plan.quick.render(plan.head(request), request.entities, blobs, now_ms)
+            answer = plan.quick.render(head, request.entities, blobs, now_ms)
             if answer is not None:
                 self._observe(TENANTS, min(answer[1]))
                 return answer[0]
@@ -79,13 +79,13 @@ class FeastReader:
                 oldest[part.label] = min(oldest.get(part.label, view.oldest_ms), view.oldest_ms)
         for label, oldest_ms in oldest.items():
             self._observe(label, oldest_ms)
-        return _answer(request, plan, shown)
+        return _answer(head, request, plan, shown)
 
     def _observe(self, label: str, oldest_ms: int) -> None:
         self._ages[label].observe(max(0.0, time.time() - oldest_ms / 1000))
 
     async def _fetch(self, keys: Mapping[str, list[str]]) -> dict[str, bytes | None]:
-        wanted = list(dict.fromkeys(key for listed in keys.values() for key in listed))
+        wanted = list(dict.fromkeys([key for listed in keys.values() for key in listed]))
         try:
             blobs = await self._rings.fetch(wanted)
         except UNAVAILABLE as error:
@@ -122,32 +122,24 @@ class FeastReader:
     def _keys(
         self, tenant: str, part: Part, texts: Mapping[str, list[str]], known: "_Prefixes"
     ) -> list[str]:
-        for key in part.join_keys:
-            if key not in texts:
-                raise refuse("/entities", f"lacks {key}, a join key of {part.name}")
-        if part.pushed is None and part.defined is None:
-            return [VIEWS[part.name].key(tenant, entity) for entity in texts[part.join_keys[0]]]
-        if part.join_keys not in known:
+        is_built_in = part.pushed is None and part.defined is None
+        prefixes = None if is_built_in else known.get(part.join_keys)
+        if prefixes is None:
+            for key in part.join_keys:
+                if key not in texts:
+                    raise refuse("/entities", f"lacks {key}, a join key of {part.name}")
+            if is_built_in:
+                return [VIEWS[part.name].key(tenant, entity) for entity in texts[part.join_keys[0]]]
             columns = [texts[key] for key in part.join_keys]
-            known[part.join_keys] = [
+            prefixes = known[part.join_keys] = [
                 vector_prefix(tenant, entity_key(values)) for values in zip(*columns, strict=True)
             ]
         name = part.defined.key if part.defined else part.name
-        return [prefix + name for prefix in known[part.join_keys]]
+        return [prefix + name for prefix in prefixes]
 
 
-def _check(request: ReadRequest, plan: Plan) -> None:
-    """Refuse entities that nobody has, and results of one name."""
-    for name in request.entities:
-        if name not in plan.entities:
-            raise refuse(f"/entities/{name[:64]}", "is no entity")
-    names = plan.full_names if request.full_feature_names else plan.names
-    if len(set(names)) < len(names):
-        raise refuse("/features", "has two features of one name; set full_feature_names")
-
-
-def _answer(request: ReadRequest, plan: Plan, shown: Mapping[str, Shown]) -> bytes:
+def _answer(head: bytes, request: ReadRequest, plan: Plan, shown: Mapping[str, Shown]) -> bytes:
     keys = Shown(["PRESENT"] * request.rows, [EPOCH] * request.rows, dict(request.entities.items()))
     results = [keys.render(key) for key in request.entities]
     results += [shown[named].render(feature) for named, feature in plan.order]
-    return b"%b%b]}" % (plan.head(request), b",".join(results))
+    return b"%b%b]}" % (head, b",".join(results))

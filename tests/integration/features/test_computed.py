@@ -20,7 +20,7 @@ from services.features.adapters.definitions import DefinitionStore
 from services.features.adapters.labels import Label, LabelStore
 from services.features.adapters.log import PostgresEventLog
 from services.features.domain.computed import document_of
-from services.features.domain.events import Accepted
+from services.features.domain.events import Accepted, is_late
 from tests.integration.features.conftest import Running, Start
 from tests.integration.features.worlds import DAY_MS, TENANT, payments
 from tests.unit.common.features.computed_worlds import World, brute_force, same, worlds
@@ -61,7 +61,8 @@ async def _check_sql(postgres: Postgres, number: int, world: World) -> None:
     view = (await store.catalog(tenant, is_fresh=True)).computed_versions["v", 1]
     log, labels = PostgresEventLog(postgres, store), LabelStore(postgres, store)
     for event in world.events:
-        facts = (event.event_ms, event.arrival_ms, event.body, event.is_late)
+        times = (event.event_ms, event.arrival_ms)
+        facts = (*times, event.body, is_late(*times))
         await log.append(tenant, [Accepted(event.event_id, "card_transaction", *facts)])
     for known in world.labels:
         label = Label("transaction", known.event_id, known.label, None, known.available_ms)
@@ -329,3 +330,91 @@ async def test_a_builder_that_is_stopped_anywhere_goes_on_and_counts_each_event_
         view = (await store.catalog(TENANT, is_fresh=True)).computed["card_risk"]
         job = (await running.client.get(f"/features/backfills/view-{view.key}")).json()
     assert job["done"] == len(events)
+
+
+async def test_each_view_has_a_lateness_of_its_own_online_and_when_filled_from_history(
+    start: Start,
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    events = [
+        {
+            "event_id": f"behind-{hours}",
+            "type": "card_transaction",
+            "event_ms": now_ms - hours * 3_600_000 - 1000,
+            "arrival_ms": now_ms - 1000,
+            "entities": {"card_id": "late_card"},
+            "values": {"amount_minor": 100},
+        }
+        for hours in (0, 2, 30)  # the built-in views take 24
+    ]
+    views = {"strict": 3600, "usual": None, "patient": 48 * 3600}
+    documents = [
+        {
+            **RISK,
+            "name": name,
+            "features": RISK["features"][:1],
+            **({"lateness_s": lateness_s} if lateness_s else {}),
+        }
+        for name, lateness_s in views.items()
+    ]
+    wanted = {f"{name}__count_7d": [float(count)] for count, name in enumerate(views, 1)}
+    async with start() as running:
+        # The first is filled from history, the others are written by the events.
+        backfill = {"events": events}
+        await _define(running, *documents[1:])
+        answer = await running.client.post("/features/backfills", json=backfill)
+        assert answer.json()["late"] == 1
+        await _define(running, documents[0])
+        features = [f"{name}:count_7d" for name in views]
+
+        body: dict[str, Any] = {"features": features, "entities": {"card_id": ["late_card"]}}
+        body["full_feature_names"] = True
+
+        async def is_counted() -> bool:
+            answer = await running.client.post("/get-online-features", json=body)
+            if answer.status_code == 503:
+                return False
+            found = answer.json()
+            named = zip(found["metadata"]["feature_names"], found["results"], strict=True)
+            return wanted.items() <= {name: part["values"] for name, part in named}.items()
+
+        await running.until(is_counted)
+        store: DefinitionStore = running.state["definitions"]
+        history: ComputedHistory = running.state["computed_history"]
+        computed = (await store.catalog(TENANT, is_fresh=True)).computed
+        as_of = time.time_ns() // 1_000_000
+        past = [
+            (await history.read(TENANT, computed[name], ["late_card"], [as_of]))[0][0]
+            for name in views
+        ]
+    assert past == [1.0, 2.0, 3.0]
+
+
+async def test_a_label_counts_for_those_that_were_served_from_bytes_that_had_it(
+    clean_postgres: str,
+) -> None:
+    postgres = Postgres(clean_postgres, "features")
+    try:
+        store = DefinitionStore(postgres)
+        log, labels = PostgresEventLog(postgres, store), LabelStore(postgres, store)
+        await log.ensure_partitions()
+        document = {**RISK, "features": [{**RISK["features"][3], "delay_s": 0}]}
+        await store.apply("t", [document], is_dry=False)
+        view = (await store.catalog("t", is_fresh=True)).computed_versions["card_risk", 1]
+        now_ms = time.time_ns() // 1_000_000
+        body = {"entities": {"card_id": "c"}, "values": {"amount_minor": 1}, "attrs": {}}
+        ids = ["a", "b"]
+        times = (now_ms - DAY_MS, now_ms - DAY_MS)
+        for event_id in ids:
+            await log.append("t", [Accepted(event_id, "card_transaction", *times, body, False)])
+        for number, event_id in enumerate(ids):
+            known = Label("transaction", event_id, "fraud", None, now_ms - 1000 + number)
+            await labels.keep("t", known)
+        # Four rows in the entity's partition: two events, then the label of each.
+        until: list[int | None] = [1, 2, 3, 4, None]
+        rates = await ComputedHistory(postgres).read(
+            "t", view, ["c"] * 5, [now_ms] * 5, until=until
+        )
+    finally:
+        await postgres.close()
+    assert [rate for [rate] in rates] == [0.0, 0.0, 0.5, 1.0, 1.0]

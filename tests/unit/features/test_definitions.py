@@ -16,6 +16,10 @@ VIEW: dict[str, Any] = {
     "features": [{"name": "a", "dtype": "float64"}, {"name": "b", "dtype": "string"}],
     "ttl_s": 60,
 }
+COMPUTED: dict[str, Any] = {
+    "source": {"event_types": ["card_transaction"]},
+    "features": [{"name": "n", "aggregation": "count", "window_s": 60}],
+}
 SERVICE: dict[str, Any] = {"kind": "feature_service", "name": "s", "features": ["v:a"]}
 
 
@@ -35,12 +39,25 @@ SERVICE: dict[str, Any] = {"kind": "feature_service", "name": "s", "features": [
         ({"ttl_s": True}, "/ttl_s"),
         ({"owner": 3}, "/owner"),
         ({"surprise": 1}, "/surprise"),
+        ({"lateness_s": 60}, "/lateness_s"),
+        ({**COMPUTED, "lateness_s": 0}, "/lateness_s"),
+        ({**COMPUTED, "lateness_s": 31 * 86_400}, "/lateness_s"),
+        ({**COMPUTED, "lateness_s": True}, "/lateness_s"),
+        ({**COMPUTED, "lateness_s": 60.5}, "/lateness_s"),
     ],
 )
 def test_a_wrong_definition_is_named(change: dict[str, Any], pointer: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         check({**VIEW, **change})
     assert caught.value.pointer == pointer
+
+
+def test_another_lateness_is_another_version_of_a_view() -> None:
+    before = {**VIEW, **COMPUTED}
+    after = {**before, "lateness_s": 3600}
+    check(after)
+    (change,) = plan({("feature_view", "v"): before}, [after])
+    assert (change.action, change.details) == ("update", ("lateness_s changes",))
 
 
 def test_a_plan_says_what_comes_goes_and_changes() -> None:

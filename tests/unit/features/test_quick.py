@@ -57,7 +57,7 @@ def _generally(plan: Plan, request: ReadRequest, catalog: Catalog, blobs: list[A
         assert part.pushed is not None
         heads = heads_of([blob] if blob is not None else [])
         shown[named] = show_pushed(part.pushed, part.features, catalog, [blob], heads)
-    return _answer(request, plan, shown)
+    return _answer(plan.head(request), request, plan, shown)
 
 
 @st.composite

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libs.common.features.computed import LADDER, Aggregate, ComputedView
 from libs.common.features.hll import estimate_codes
-from libs.common.features.layout import AHEAD_MS, LATENESS_MS, code_of
+from libs.common.features.layout import AHEAD_MS, code_of
 from services.features.domain.computed import label_touch, touch_of
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -16,7 +16,9 @@ START_MS = 1_750_000_000_123
 _STEP = st.sampled_from(
     [0, 0, 1, 999, 60_000, 299_999, 300_000, 300_001, HOUR - 1, HOUR, HOUR + 1, DAY, 2 * DAY]
 )
-_BEHIND = st.sampled_from([0, 0, 0, 0, 1, 60_000, HOUR, 5 * HOUR, DAY, DAY + 1, -AHEAD_MS])
+_BEHIND = st.sampled_from(
+    [0, 0, 0, 0, 1, 60_000, HOUR, 5 * HOUR, DAY, DAY + 1, 3 * DAY + 1, -AHEAD_MS]
+)
 _WINDOW = st.sampled_from([1000, 60_000, HOUR - 1000, HOUR, HOUR + 1000, DAY, 3 * DAY, 7 * DAY])
 
 
@@ -37,10 +39,6 @@ class Event:
         entities = {"card_id": self.entity, "merchant_id": "m"}
         return {"entities": entities, "values": {"amount_minor": self.amount}, "attrs": attrs}
 
-    @property
-    def is_late(self) -> bool:
-        return self.arrival_ms - self.event_ms > LATENESS_MS
-
 
 @dataclass(frozen=True)
 class Known:
@@ -57,6 +55,9 @@ class World:
     events: list[Event]
     labels: list[Known]
     moments: list[int]
+
+    def is_late(self, event: Event) -> bool:
+        return event.arrival_ms > event.event_ms + self.view.lateness_ms
 
 
 @st.composite
@@ -80,9 +81,9 @@ def views(draw: Any, engine: Any) -> ComputedView:
         delay = draw(st.sampled_from([0, HOUR, DAY])) if kind in {"count", "rate"} else 0
         field = fields.get(kind, "amount_minor")
         aggregates.append(Aggregate(f"f_{kind}", kind, field, draw(_WINDOW), delay))
-    return ComputedView(
-        "v", 1, 1000, ("card_id",), ("card_transaction",), engine, tuple(aggregates), DAY, "fraud"
-    )
+    facts = ("v", 1, 1000, ("card_id",), ("card_transaction",), engine, tuple(aggregates), DAY)
+    lateness_ms = draw(st.sampled_from([DAY, 60_000, 3 * DAY]))
+    return ComputedView(*facts, label="fraud", lateness_ms=lateness_ms)
 
 
 @st.composite
@@ -118,7 +119,7 @@ def log_of(world: World, entity: str, at_ms: int) -> list[bytes]:
     by_id = {event.event_id: event for event in world.events}
     for event in world.events:
         touch = touch_of(world.view, event.event_id, "card_transaction", event.event_ms, event.body)
-        if touch and touch.entity == entity and not event.is_late:
+        if touch and touch.entity == entity and not world.is_late(event):
             rows.append((event.arrival_ms, 0, touch.record))
     before: dict[str, str] = {}
     for known in sorted(world.labels, key=lambda known: known.available_ms):
@@ -131,7 +132,7 @@ def log_of(world: World, entity: str, at_ms: int) -> list[bytes]:
             after=known.label,
         )
         before[event.event_id] = known.label
-        if touch and touch.entity == entity and not event.is_late:
+        if touch and touch.entity == entity and not world.is_late(event):
             rows.append((known.available_ms, 1, touch.record))
     return [
         record for arrival_ms, _, record in sorted(rows, key=lambda r: r[:2]) if arrival_ms <= at_ms
@@ -144,7 +145,7 @@ def brute_force(world: World, entity: str, now_ms: int) -> dict[str, float]:
         event
         for event in world.events
         if event.entity == entity
-        and not event.is_late
+        and not world.is_late(event)
         and event.arrival_ms <= now_ms
         and event.event_ms <= now_ms
     ]
