@@ -247,13 +247,13 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", choices=("sentiment", "fraud", "trees"))
-    parser.add_argument("--sides", default="", help="comma list of beginnings of names; ours is in")
+    parser.add_argument("--sides", nargs="+", help="beginnings of names; ours is in")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     document: dict[str, object] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
-    wanted = ("Gatehouse", *filter(None, arguments.sides.split(",")))
+    wanted = ("Gatehouse", *(arguments.sides or ()))
     with tempfile.TemporaryDirectory() as made:
         subjects = [
             Subject("sentiment", TEXTS, "sentiment", 64),
