@@ -67,8 +67,8 @@ class Stand:
         self.events = MemoryEvents()
         self.emitted: list[int] = []
         self.metrics = InferenceMetrics(CollectorRegistry())
-        plane = DataPlane(ModelRepository(RELEASED, use_onnx=True), self.metrics)
-        self.calls = RowCalls(plane, self, self.metrics, "/somewhere")
+        self.plane = DataPlane(ModelRepository(RELEASED, use_onnx=True), self.metrics)
+        self.calls = RowCalls(self.plane, self, self.metrics, "/somewhere")
 
     async def emit(self, *events: Any) -> None:
         self.emitted.append(len(events))
@@ -137,6 +137,16 @@ async def test_a_call_that_fails_fails_alone(stand, bad):
     assert stand.emitted == [7]
     facts = stand.metrics.statistics.of("fraud", stand.model.version)
     assert (facts.inference["success"].count, facts.inference["fail"].count) == (7, 1)
+
+
+async def test_a_defect_reaches_every_caller(stand, monkeypatch):
+    def broken(*_: Any) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(stand.plane.drift, "add", broken)
+    answers = await asyncio.wait_for(stand.together([stand.rows(1)] * 3), 5)
+    assert all(isinstance(one, KeyError) for one in answers)
+    assert stand.emitted == []
 
 
 async def test_versions_are_never_mixed(stand, released):
