@@ -29,7 +29,7 @@ _BODY = b'{"card_id":"card_00000001","transaction_amount":1.0}'
 _QUOTA_KEY = "benchmark:{provider}:attempts"
 
 
-def _most(times: list[float], window_s: float) -> int:
+def most_in(times: list[float], window_s: float) -> int:
     """Give the largest number of arrivals in any window; one begins at each arrival."""
     times = sorted(times)
     return max(
@@ -87,7 +87,7 @@ async def _ingress(made: Stand, quota: int, window_s: int, seconds: float) -> st
             await asyncio.sleep(max(0.0, started + number / per_s - time.monotonic()))
             tasks.append(asyncio.create_task(ask(session, ways[number % _PROCESSES])))
         await asyncio.gather(*tasks)
-        most, total = _most(passed, window_s), len(passed)
+        most, total = most_in(passed, window_s), len(passed)
         await asyncio.sleep(max(waits[-1:], default=1))
         before = statuses.get(200, 0)
         await ask(session, ways[-1])
@@ -118,7 +118,7 @@ async def _egress(made: Stand, quota: int, window_s: float, seconds: float) -> s
     workers = [await asyncio.create_subprocess_exec(*command) for _ in range(_PROCESSES)]
     await asyncio.gather(*(worker.wait() for worker in workers))
     server.close()
-    most = _most(arrived, window_s)
+    most = most_in(arrived, window_s)
     return (
         f"egress: quota {quota} per {window_s:g} s, {per_s * _PROCESSES:.0f} wishes/s of "
         f"{_PROCESSES} processes for {seconds:.0f} s: {len(arrived)} calls arrived, most in any "

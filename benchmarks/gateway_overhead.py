@@ -4,13 +4,15 @@ A tiny service answers 1 KB at once. The same client calls it directly, through 
 installed), through a bare aiohttp proxy without any of the chain, through LiteLLM's pass-through
 (if `make peers` made its environment), and through the gateway (key, limits in Redis, identity,
 metrics, log), in alternating rounds so that other load meets all alike. Closed loop at several
-connection counts, then open loop: arrivals on a schedule, latency from the intended time. Prints a
-table of medians over the rounds, and what the bars make of it. `--against REVISION` puts the
-gateway of an older revision of this repository beside the present one.
+connection counts, then open loop: arrivals on a schedule, latency from the intended time. The
+proxies share one core, generator and service another. Prints a table of medians over the rounds,
+and what the bars make of it. `--against REVISION` puts the gateway of an older revision of this
+repository beside the present one.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -66,7 +68,22 @@ async def _ways(made: Stand, options: argparse.Namespace) -> list[Way]:
     ways = [way for way in found if way is not None]
     for way in ways:
         await made.ready(way, 120 if way.name == _LITELLM else 30)
+    _pin(ways)
     return ways
+
+
+def _pin(ways: list[Way]) -> None:
+    """Give the proxies one core, and generator and service another.
+
+    Left to the scheduler they land on the same core now and then, and wait for each other.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        return
+    for way in ways:
+        for process in [way.process, *way.process.children()] if way.process else []:
+            process.cpu_affinity([cores[1]])
+    os.sched_setaffinity(0, {cores[0]})
 
 
 async def _once(way: Way, load: str, key: str, seconds: float) -> tuple[float, Load]:
