@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.local.servers import EmbeddedRedis
-from libs.common.features.computed import Aggregate, ComputedView, read_ring
+from libs.common.features.computed import Aggregate, ComputedView
 from libs.common.features.contract import FeatureRequest
 from libs.common.features.fraud import FRAUD_V1
 from libs.common.features.reader import OnlineFeatureReader
+from libs.common.features.readings import read_ring
 from libs.common.features.windows import DAY_MS
 from libs.common.redis import Redis, create_redis
 from libs.common.redis_lean import LeanRedis

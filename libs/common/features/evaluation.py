@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.common.features.computed import ComputedView, Reading
+from libs.common.features.computed import ComputedView
 from libs.common.features.contract import FeatureRequest, FeatureRows, FeatureService
 from libs.common.features.laid import Arena, LaidRings
 from libs.common.features.layout import VIEWS, LayoutError, Ring, tag_of, unpack_ring
 from libs.common.features.plans import ABSENT, TTL_MS, Batch, Places, Plan, plan_of
+from libs.common.features.readings import Reading
 from libs.common.features.shipped import read as read_shipped
 
 BLOB_UNREADABLE = "blob_unreadable"

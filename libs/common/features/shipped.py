@@ -4,15 +4,9 @@
 own time and only as far as labels can be known: windows end seven days before the moment.
 """
 
-from libs.common.features.computed import (
-    Aggregate,
-    ComputedView,
-    Reading,
-    Statistics,
-    finish,
-    read_ring,
-)
-from libs.common.features.tiles import read_tiles
+from libs.common.features.computed import Aggregate, ComputedView
+from libs.common.features.readings import Reading, Statistics, finish, read_ring
+from libs.common.features.tile_readings import read_tiles
 from libs.common.features.windows import DAY_MS
 
 LABEL_DELAY_MS = 7 * DAY_MS

@@ -12,11 +12,10 @@ from libs.common.features.computed import (
     OF_VALUE,
     Aggregate,
     ComputedView,
-    Statistics,
-    finish,
 )
 from libs.common.features.hll import estimate_codes
 from libs.common.features.layout import code_of
+from libs.common.features.readings import Statistics, finish
 
 # Where an event keeps each field; the only texts that reach the query.
 _FIELDS = {

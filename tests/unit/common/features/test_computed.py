@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.features import hll, tiles
-from libs.common.features.computed import Aggregate, ComputedView, read_ring
+from libs.common.features.computed import Aggregate, ComputedView
 from libs.common.features.layout import LayoutError, code_of, tag_of
-from libs.common.features.tiles import Tiles, read_tiles
+from libs.common.features.readings import read_ring
+from libs.common.features.tile_readings import read_tiles
+from libs.common.features.tiles import Tiles
 from services.features.domain.ring import write
 from tests.unit.common.features.computed_worlds import (
     DAY,
