@@ -53,10 +53,10 @@ def evaluate(
         arena.reset()
         found = _read_together(service.raw, plan, requests, rings, blobs, arena)
     for view in plan.shipped:
-        if given is not None and view.name in given:
-            _place_values(plan.places[view.name], given[view.name], found.table)
+        places, known = plan.places[view.name], given or {}
+        if view.name in known:
+            _place_values(places, known[view.name], found.table)
         else:
-            places = plan.places[view.name]
             _read_shipped(view, places, requests, keys[view.name], blobs, found)
     raw = dict(zip(service.raw, found.table.T, strict=True))
     stale, freshness_s = _freshness(found.event_ms, requests)

@@ -28,6 +28,18 @@ _TENANTS_MAX = 1000
 # Serialises changes of one tenant's definitions, and keeps them apart from its ingestion.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('features:' || $1, 0))"
 _SHARE = "SELECT pg_advisory_xact_lock_shared(hashtextextended('features:' || $1, 0))"
+_NEWEST = """
+SELECT DISTINCT ON (kind, name) kind, name, version, document
+FROM tenant_definitions WHERE tenant = $1 ORDER BY kind, name, version DESC
+"""
+_LAST_SCHEMA_ID = """
+SELECT coalesce(max(schema_id), $2 - 1) FROM tenant_definitions WHERE tenant = $1
+"""
+_KEEP = """
+INSERT INTO tenant_definitions (tenant, kind, name, version, schema_id, fingerprint, document,
+    state, definitions)
+VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9)
+"""
 _COUNT = "SELECT count(*) FROM tenant_definitions WHERE tenant = $1"
 _ALL = (
     "SELECT kind, name, version, schema_id, document, state, definitions "
@@ -211,11 +223,7 @@ class DefinitionStore:
         """
         async with self._postgres.transaction() as connection:
             await connection.execute(_LOCK, tenant)
-            rows = await connection.fetch(
-                "SELECT DISTINCT ON (kind, name) kind, name, version, document "
-                "FROM tenant_definitions WHERE tenant = $1 ORDER BY kind, name, version DESC",
-                tenant,
-            )
+            rows = await connection.fetch(_NEWEST, tenant)
             current = {(row[0], row[1]): orjson.loads(row[3]) for row in rows}
             versions = {(row[0], row[1]): row[2] for row in rows}
             changes = plan(current, wanted)
@@ -223,11 +231,7 @@ class DefinitionStore:
                 return changes
             count = await connection.fetchval(_COUNT, tenant)
             count += sum(change.action != "unchanged" for change in changes)
-            schema_id = await connection.fetchval(
-                "SELECT coalesce(max(schema_id), $2 - 1) FROM tenant_definitions WHERE tenant = $1",
-                tenant,
-                FIRST_SCHEMA_ID,
-            )
+            schema_id = await connection.fetchval(_LAST_SCHEMA_ID, tenant, FIRST_SCHEMA_ID)
             for change, document in zip(changes, wanted, strict=True):
                 if change.action == "unchanged":
                     continue
@@ -235,19 +239,11 @@ class DefinitionStore:
                 schema_id += is_view
                 if schema_id > SCHEMA_ID_MAX:
                     raise FeastRequestError("Too many versions of feature views.")
-                await connection.execute(
-                    "INSERT INTO tenant_definitions "
-                    "(tenant, kind, name, version, schema_id, fingerprint, document, state, "
-                    "definitions) VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9)",
-                    tenant,
-                    change.kind,
-                    change.name,
-                    versions.get((change.kind, change.name), 0) + 1,
-                    schema_id if is_view else None,
-                    change.to_fingerprint,
-                    orjson.dumps(document).decode(),
-                    "building" if "source" in document else "ready",
-                    count,
-                )
+                version = versions.get((change.kind, change.name), 0) + 1
+                place = (tenant, change.kind, change.name, version)
+                state = "building" if "source" in document else "ready"
+                text = orjson.dumps(document).decode()
+                facts = (schema_id if is_view else None, change.to_fingerprint, text, state, count)
+                await connection.execute(_KEEP, *place, *facts)
         self._catalogs.pop(tenant, None)
         return changes

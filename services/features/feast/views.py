@@ -125,18 +125,29 @@ def show_pushed(
         shown.states[row] = "PRESENT"
         by_schema.setdefault(schema_id, []).append(row)
     for schema_id, rows in by_schema.items():
-        written = catalog.by_schema[schema_id]
-        try:
-            decoded = written.layout.unpack([blobs[row] or b"" for row in rows])
-        except (LayoutError, UnicodeDecodeError):
-            for row in rows:
-                shown.states[row] = "INVALID"
-            continue
-        for name in features:
-            # A feature that the older version lacks, or kept as another type, is null.
-            if written is view or written.layout.kinds.get(name) == view.layout.kinds[name]:
-                _place(shown.values, name, rows, decoded[name])
+        _show_version(shown, view, catalog.by_schema[schema_id], features, rows, blobs)
     return shown
+
+
+def _show_version(
+    shown: Shown,
+    view: PushedView,
+    written: PushedView,
+    features: Sequence[str],
+    rows: list[int],
+    blobs: Sequence[bytes | None],
+) -> None:
+    """Show the rows that one version wrote."""
+    try:
+        decoded = written.layout.unpack([blobs[row] or b"" for row in rows])
+    except (LayoutError, UnicodeDecodeError):
+        for row in rows:
+            shown.states[row] = "INVALID"
+        return
+    for name in features:
+        # A feature that the older version lacks, or kept as another type, is null.
+        if written is view or written.layout.kinds.get(name) == view.layout.kinds[name]:
+            _place(shown.values, name, rows, decoded[name])
 
 
 def _show_usual(
