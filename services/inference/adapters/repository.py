@@ -6,10 +6,6 @@ leaves the version that serves untouched. Loads run off the event loop; readers 
 that is swapped at the end. What is replaced drains: calls that hold it finish on it.
 """
 
-import ctypes
-import gc
-import hashlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Container, Mapping
@@ -19,27 +15,20 @@ from pathlib import Path
 from libs.common.logging import get_logger
 from libs.common.manifest import Manifest, ManifestError, load_manifest, verify_file
 from libs.common.manifest_signing import verify_manifest
+from services.inference.adapters.draining import Draining
 from services.inference.adapters.ensembles import load_ensemble
 from services.inference.adapters.loading import LoadOptions, load_model, prove
+from services.inference.adapters.process import SHORT_TURNS
 from services.inference.adapters.text_loading import ENTITIES
+from services.inference.adapters.version_folders import VersionFolders, digest
 from services.inference.domain.control import NONE_SERVES
 from services.inference.domain.lifecycle import Resident, VersionState, VersionStatus, victims
 from services.inference.domain.model import LoadedModel
 from services.inference.domain.repository import RepositoryPolicy
-from services.inference.domain.text import TextModel
 from services.inference.errors import ModelNotLoadedError, UnknownModelError
 
 log = get_logger()
 
-# A replaced version is closed after this long even if a call still holds it.
-DRAIN_S_MAX = 30.0
-# A text model finishes by itself what it admitted, after a time for calls that hold it to reach its
-# queue; it is closed and memory trimmed a little later, when its session has gone.
-_TEXT_GRACE_S = 2.5
-# References to a draining model that are not a call: the list, the loop, the argument.
-_OWN_REFERENCES = 3
-# How long a thread keeps the interpreter while a version is built.
-_TURN_S = 0.0005
 # Why a version is not loaded although nobody asked for that: the next call loads it again.
 EVICTED = "evicted: least recently used"
 Key = tuple[str, int]
@@ -61,7 +50,7 @@ class ModelRepository:
         policy: RepositoryPolicy | None = None,
     ) -> None:
         places = {"directory": root, "mlflow": staged, "checkpoint": checkpoints}
-        self._roots = {source: place for source, place in places.items() if place is not None}
+        self._folders = VersionFolders(places)
         self._options = LoadOptions(use_onnx, onnx_path, feature_names, text_executors)
         self._policy = policy or RepositoryPolicy()
         self._serving: dict[str, LoadedModel] = {}
@@ -69,10 +58,8 @@ class ModelRepository:
         self._used: dict[Key, float] = {}
         self._manifests: dict[Key, Manifest] = {}
         self._status: dict[str, dict[int, VersionStatus]] = {}
-        self._draining: list[tuple[LoadedModel, VersionStatus, str, float]] = []
+        self._draining = Draining()
         self._locks: dict[str, threading.RLock] = {}
-        self._drain_lock = threading.Lock()
-        self._leaving: list[Callable[[LoadedModel], None]] = []
         self._for_ensembles: set[Key] = set()
         self.held: Container[Key] = frozenset()
         self.wanted: Mapping[str, int] = {}
@@ -167,7 +154,7 @@ class ModelRepository:
 
     def on_leaving(self, hook: Callable[[LoadedModel], None]) -> None:
         """Have `hook` called, in the loader's thread, when a version begins to drain."""
-        self._leaving.append(hook)
+        self._draining.hooks.append(hook)
 
     def load_all(self, *, except_tasks: Container[str] = ()) -> list[str]:
         """Find all versions and load of each model the wanted one, else the newest that passes.
@@ -177,15 +164,15 @@ class ModelRepository:
         Returns:
             Models left for later, because the task of their newest version is in `except_tasks`.
         """
-        later = []
-        found = self.scan()
-        for name in sorted(found, key=self._is_ensemble):
-            if self._task_of(name, max(found[name])) in except_tasks:
-                later.append(name)
-            else:
+        newest = {name: max(versions) for name, versions in self.scan().items()}
+        order = sorted(newest, key=lambda name: self._folders.is_ensemble(name, newest[name]))
+        tasks = {name: self._folders.task_of(name, newest[name]) for name in order}
+        for name in order:
+            if tasks[name] not in except_tasks:
                 self.load_newest(name)
+        later = [name for name in order if tasks[name] in except_tasks]
         # Nobody waits for names in texts at the start; sentiment and guard come first.
-        return sorted(later, key=lambda name: self._task_of(name, max(found[name])) == ENTITIES)
+        return sorted(later, key=lambda name: tasks[name] == ENTITIES)
 
     def load_newest(self, name: str) -> None:
         """Load the wanted version, else the newest that passes its checks; blocking."""
@@ -255,7 +242,7 @@ class ModelRepository:
                 was_serving = self._serving.get(name) is model
                 if was_serving:
                     del self._serving[name]
-                self._announce(model)
+                self._draining.announce(model)
                 status.move(VersionState.FAILED, f"in service: {told}")
                 if was_serving:
                     self._take_over(name, version)
@@ -265,35 +252,15 @@ class ModelRepository:
 
     def sweep(self) -> None:
         """Close what has drained: no call holds it any more, or its time is over."""
-        with self._drain_lock:
-            kept = []
-            for entry in self._draining:
-                model, status, reason, until = entry
-                del entry
-                if sys.getrefcount(model) > _OWN_REFERENCES and time.monotonic() < until:
-                    kept.append((model, status, reason, until))
-                    continue
-                model.close()
-                if status.state is VersionState.DRAINING:
-                    status.move(VersionState.UNLOADED, reason)
-            was_freed, self._draining = len(kept) < len(self._draining), kept
-        if was_freed:
-            gc.collect()
-            _trim()
+        self._draining.sweep()
 
     def scan(self) -> dict[str, list[int]]:
         """Find versions on disk that this replica may serve; new ones become known."""
-        found: dict[str, list[int]] = {}
-        for source, root in self._roots.items():
-            for path in sorted(root.glob("*/*/manifest.json")):
-                name, version = path.parent.parent.name, path.parent.name
-                if not version.isdigit() or not self._policy.serves(name):
-                    continue
-                if int(version) in found.get(name, ()):
-                    continue
-                found.setdefault(name, []).append(int(version))
-                self._status_of(name, int(version)).source = source
-        return found
+        found = self._folders.find(self._policy.serves)
+        for name, versions in found.items():
+            for version, source in versions.items():
+                self._status_of(name, version).source = source
+        return {name: list(versions) for name, versions in found.items()}
 
     def residents(self) -> list[Resident]:
         """List what is loaded, as eviction sees it."""
@@ -315,7 +282,7 @@ class ModelRepository:
         status.move(VersionState.LOADING)
         started = time.perf_counter()
         try:
-            with _SHORT_TURNS:
+            with SHORT_TURNS:
                 model = self._build(name, version, status)
         except ManifestError as error:
             return self._failed(name, status, str(error))
@@ -338,7 +305,7 @@ class ModelRepository:
         return False
 
     def _build(self, name: str, version: int, status: VersionStatus) -> LoadedModel:
-        directory = self._directory(name, version)
+        directory = self._folders.directory(name, version)
         manifest = load_manifest(directory, verify=False)
         if (manifest.name, manifest.version) != (name, version):
             raise ManifestError(f"{name}/{version}: the manifest names another model or version")
@@ -353,7 +320,7 @@ class ModelRepository:
         for entry in manifest.files:
             verify_file(directory, entry)
             status.bytes_done += entry.bytes
-        status.digest = _digest(manifest)
+        status.digest = digest(manifest)
         if manifest.ensemble is not None:
             model: LoadedModel = load_ensemble(manifest, self._members(manifest))
             status.engine = model.engine_name
@@ -384,7 +351,7 @@ class ModelRepository:
                 self.scan()
             if version not in self._status.get(name, {}):
                 raise ManifestError(f"{where} does not exist in this replica's repository")
-            declared = self._manifest_of(name, version)
+            declared = self._folders.manifest(name, version)
             if declared is not None and declared.ensemble is not None:
                 raise ManifestError(f"{where} is an ensemble")
             was_loaded = (name, version) in self._loaded
@@ -445,82 +412,10 @@ class ModelRepository:
                 return
 
     def _leave(self, model: LoadedModel, reason: str) -> None:
-        status = self._status_of(model.name, model.manifest.version)
-        self._announce(model)
-        status.move(VersionState.DRAINING)
-        wait_s = _TEXT_GRACE_S if isinstance(model, TextModel) else DRAIN_S_MAX
-        with self._drain_lock:
-            self._draining.append((model, status, reason, time.monotonic() + wait_s))
-
-    def _announce(self, model: LoadedModel) -> None:
-        for hook in self._leaving:
-            hook(model)
-
-    def _task_of(self, name: str, version: int) -> str | None:
-        manifest = self._manifest_of(name, version)
-        return manifest.task if manifest else None
-
-    def _is_ensemble(self, name: str) -> bool:
-        manifest = self._manifest_of(name, max(self._status[name]))
-        return manifest is not None and manifest.ensemble is not None
-
-    def _manifest_of(self, name: str, version: int) -> Manifest | None:
-        """Read a manifest; None when it cannot be read, which loading says in its own words."""
-        try:
-            return load_manifest(self._directory(name, version), verify=False)
-        except ManifestError:
-            return None
-
-    def _directory(self, name: str, version: int) -> Path:
-        places = [root / name / str(version) for root in self._roots.values()]
-        return next((place for place in places if place.is_dir()), places[0])
+        self._draining.add(model, self._status_of(model.name, model.manifest.version), reason)
 
     def _lock_of(self, name: str) -> threading.RLock:
         return self._locks.setdefault(name, threading.RLock())
 
     def _status_of(self, name: str, version: int) -> VersionStatus:
         return self._status.setdefault(name, {}).setdefault(version, VersionStatus(version))
-
-
-class _ShortTurns:
-    """While versions are built in other threads, these hand the interpreter on ten times as often.
-
-    Building explanation tables is Python: with the usual turns of 5 ms a call that comes back from
-    the engine or a socket waits that long each time.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loads = 0
-        self._usual_s = 0.0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._loads == 0:
-                self._usual_s = sys.getswitchinterval()
-                sys.setswitchinterval(_TURN_S)
-            self._loads += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._loads -= 1
-            if self._loads == 0:
-                sys.setswitchinterval(self._usual_s)
-
-
-_SHORT_TURNS = _ShortTurns()
-
-
-def _digest(manifest: Manifest) -> str:
-    """Give 16 hex digits over all that the version is: its files, or its ensemble."""
-    text = "".join(entry.sha256 for entry in manifest.files)
-    if manifest.ensemble is not None:
-        text = manifest.ensemble.model_dump_json()
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _trim() -> None:
-    """Give freed memory back to the system: glibc keeps arenas otherwise (Triton#4966)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

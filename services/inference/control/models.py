@@ -12,11 +12,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from libs.common.context import current
 from libs.common.errors import ConflictError, InvalidInputError, UnavailableError
 from libs.common.events.envelope import Event, EventEmitter
 from libs.common.logging import get_logger
 from services.inference.adapters.repository import EVICTED, Key, ModelRepository
+from services.inference.control.system_events import actor, system_event
 from services.inference.domain.control import (
     STABLE,
     ControlStore,
@@ -390,24 +390,3 @@ class ModelControl:
         if reason:
             data["reason"] = reason
         await self._events.emit(system_event("model.changed", data))
-
-
-def actor() -> str:
-    """Name who asked: the caller, or the service itself."""
-    caller = current().caller
-    return caller.principal if caller else "service:inference"
-
-
-def system_event(kind: str, data: dict[str, object]) -> Event:
-    """Build a required event; what a replica does by itself belongs to the tenant `default`."""
-    caller = current().caller
-    return Event(
-        type=kind,
-        source="inference",
-        event_class="required",
-        data=data,
-        tenant=caller.tenant if caller else "default",
-        principal=actor(),
-        request_id=current().request_id,
-        traceparent=current().traceparent,
-    )

@@ -17,7 +17,7 @@ from libs.common.context import current
 from libs.common.errors import ConflictError, ServiceError, UnavailableError
 from libs.common.events.envelope import EventEmitter
 from libs.common.logging import get_logger
-from services.inference.control.models import actor, system_event
+from services.inference.control.system_events import actor, system_event
 from services.inference.domain.model import TabularModel
 from services.inference.domain.policy import MODEL_POLICY, Deciding, DecisionPolicy, PolicyStore
 from services.inference.domain.scoring import RiskBands

@@ -8,8 +8,8 @@ the local weight first and is written with compare-and-set afterwards.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,29 +18,17 @@ from libs.common.errors import ConflictError, ServiceError, UnavailableError
 from libs.common.events.envelope import EventEmitter
 from libs.common.ids import uuid7
 from libs.common.logging import get_logger
-from libs.common.rollouts import (
-    BUCKETS,
-    Arm,
-    Counts,
-    Decision,
-    Mode,
-    Plan,
-    Recorder,
-    Verdict,
-    arm_of,
-    contradicts,
-    decide,
-    subject_key,
-)
-from services.inference.adapters.repository import Key
-from services.inference.control.models import ModelControl, actor, system_event
+from libs.common.rollouts import Arm, Counts, Decision, Mode, Plan, Recorder, Verdict, decide
+from services.inference.adapters.repository import Key, ModelRepository
+from services.inference.control.live import Live
+from services.inference.control.models import ModelControl
+from services.inference.control.system_events import actor, system_event
 from services.inference.domain.control import (
     COMPLETED,
     PAUSED,
     ROLLED_BACK,
     RUNNING,
     ControlStore,
-    Remembered,
     RolloutRecord,
     RolloutSums,
 )
@@ -52,94 +40,9 @@ log = get_logger()
 # Work after the answer (shadow scores, paired checks) that may wait; beyond it is dropped.
 AFTER_MAX = 1_000
 _SAVE_EVERY_S = 10.0
-# How often labels are asked for, and how many answers may wait to be remembered.
-_LABELS_EVERY_S, _ANSWERS_MAX = 1.0, 10_000
+# How often labels are asked for.
+_LABELS_EVERY_S = 1.0
 After = Callable[[], Coroutine[Any, Any, None]]
-
-
-@dataclass(slots=True)
-class Live:
-    """A rollout that routes traffic in this replica.
-
-    Attributes:
-        weight_bp: what routing uses.
-        verdict: the decision that this replica made by itself; from then on stable answers, and
-            nothing is counted, since the arms no longer fall by weight.
-        total: all replicas' counts as last read.
-        answers: answers to remember, by the hash of the id that a label would name.
-        labels_read: where reading labels goes on; they count from the rollout's start.
-    """
-
-    record: RolloutRecord
-    recorder: Recorder
-    total: Counts
-    weight_bp: int
-    is_ready: bool = False
-    decision: Decision | None = None
-    verdict: Decision | None = None
-    saved_at: float = field(default_factory=time.monotonic)
-    answers: dict[str, Remembered] = field(default_factory=dict)
-    labels_read: str = ""
-    labels_at: float = 0.0
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether no stable answers run beside, so that decisions are compared in pairs."""
-        return self.plan.mode is Mode.SHADOW or self.weight_bp >= BUCKETS
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of the record."""
-        return self.record.plan
-
-    @property
-    def id(self) -> str:
-        """Id of the rollout, and the salt of its assignments."""
-        return self.record.id
-
-    def route(self, tenant: str, subject: str) -> tuple[Arm, int]:
-        """Give the arm of a data subject, and its key for counting.
-
-        In shadow everybody is answered by stable; the key's bucket says who is scored twice.
-        """
-        key = subject_key(self.id, tenant, subject)
-        if not self.is_ready or self.plan.mode is Mode.SHADOW:
-            return Arm.STABLE, key
-        return arm_of(key % BUCKETS, self.weight_bp), key
-
-    def remember(
-        self, refs: Sequence[str], arm: Arm, key: int, says: str, stable_says: str | None
-    ) -> None:
-        """Keep an answer until its label comes.
-
-        Args:
-            refs: hashes of the ids under which a label may name it.
-            arm: who answered, or would have.
-            key: of the data subject.
-            says: what a label is compared with.
-            stable_says: where both versions decided, what stable said.
-        """
-        if len(self.answers) < _ANSWERS_MAX:
-            for ref in refs:
-                self.answers[ref] = Remembered(arm.value, key, says, stable_says)
-
-    def learn(self, answer: Remembered, label: str) -> None:
-        """Count a label that arrived; of a pair only what tells the two versions apart."""
-        wrong = contradicts(answer.says, label)
-        if wrong is None:
-            return
-        if answer.stable_says is None:
-            self.recorder.label(Arm(answer.arm), answer.key, wrong=wrong)
-            return
-        stable_wrong = bool(contradicts(answer.stable_says, label))
-        is_apart = wrong != stable_wrong
-        self.recorder.label(Arm.CANDIDATE, answer.key, wrong=wrong and is_apart)
-        self.recorder.label(Arm.STABLE, answer.key, wrong=stable_wrong and is_apart)
-
-    def is_shadowed(self, key: int) -> bool:
-        """Whether the candidate scores a copy of this subject's request."""
-        is_shadow = self.is_ready and self.plan.mode is Mode.SHADOW
-        return is_shadow and key % BUCKETS < self.weight_bp
 
 
 class RolloutControl:
@@ -256,7 +159,7 @@ class RolloutControl:
                 "The model has a rollout already.", hint="End it before starting another."
             )
         await self._models.prepare(model, candidate)
-        self._check_comparable(model, now_stable, candidate)
+        _check_comparable(repository, model, now_stable, candidate)
         now = datetime.now(UTC)
         wish = RolloutRecord(
             uuid7(), model, now_stable, candidate, plan, RUNNING, 0, now, 1, actor(), now
@@ -265,17 +168,6 @@ class RolloutControl:
         await self._enter(record)
         await self._announce(record, "start")
         return record
-
-    def _check_comparable(self, model: str, stable: int, candidate: int) -> None:
-        """Refuse a candidate whose answers mean something else than stable's."""
-        repository = self._models.repository
-        one, other = repository.manifest(model, stable), repository.manifest(model, candidate)
-        assert one is not None, "the serving version is loaded"
-        assert other is not None, "the candidate is loaded"
-        if one.task != other.task:
-            raise ConflictError(f"The candidate's task is {other.task}, not {one.task}.")
-        if set(one.labels) != set(other.labels):
-            raise ConflictError("The candidate's labels are not those of the serving version.")
 
     async def act(
         self, model: str, rollout_id: str, what: str, expected: int | None
@@ -325,7 +217,7 @@ class RolloutControl:
             await self._add_up(live)
             stage = live.record.stage
             live.recorder.enter(stage, live.total.current(stage))
-            decision = live.verdict or self._judge(live, _known(live))
+            decision = live.verdict or self._judge(live, live.known)
             if not live.is_ready:
                 continue
             try:
@@ -478,7 +370,7 @@ class RolloutControl:
 
     def _judge_at_once(self, live: Live) -> None:
         """Judge on the last total and our pending counts; a verdict stops routing right here."""
-        decision = self._judge(live, _known(live))
+        decision = self._judge(live, live.known)
         if decision.verdict is Verdict.ROLLBACK:
             live.verdict, live.weight_bp = decision, 0
             self._alarm.set()
@@ -502,8 +394,12 @@ class RolloutControl:
         await self._events.emit(system_event("rollout.changed", data))
 
 
-def _known(live: Live) -> Counts:
-    """Add what waits for delivery to the last total."""
-    counts = Counts.of(live.total.wire())
-    counts.add(live.recorder.pending().wire())
-    return counts
+def _check_comparable(repository: ModelRepository, model: str, stable: int, candidate: int) -> None:
+    """Refuse a candidate whose answers mean something else than stable's."""
+    one, other = repository.manifest(model, stable), repository.manifest(model, candidate)
+    assert one is not None, "the serving version is loaded"
+    assert other is not None, "the candidate is loaded"
+    if one.task != other.task:
+        raise ConflictError(f"The candidate's task is {other.task}, not {one.task}.")
+    if set(one.labels) != set(other.labels):
+        raise ConflictError("The candidate's labels are not those of the serving version.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request, Response
 
-from services.inference.control.rollouts import Live
+from services.inference.control.live import Live
 from services.inference.domain.control import ModelRecord, RolloutRecord
 from services.inference.schemas_control import (
     AliasRequest,

@@ -17,7 +17,8 @@ from libs.common.events.envelope import Event, EventEmitter, event_for_request
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows, FeatureService
 from libs.common.rollouts import Arm
 from libs.common.telemetry import get_telemetry
-from services.inference.control.rollouts import Live, RolloutControl
+from services.inference.control.live import Live
+from services.inference.control.rollouts import RolloutControl
 from services.inference.dataplane import DataPlane
 from services.inference.domain.ensemble import EnsembleFacts
 from services.inference.domain.model import TabularModel

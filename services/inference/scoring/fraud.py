@@ -1,15 +1,16 @@
 """Scores card payments: one feature read and one model call for all of a call's rows."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from libs.common.errors import InvalidInputError
 from libs.common.events.envelope import Event, EventEmitter
 from libs.common.features.contract import FeatureReader, FeatureRequest, FeatureRows
 from libs.common.rollouts import Arm
+from services.inference.control.live import Live
 from services.inference.control.policies import PolicyControl
-from services.inference.control.rollouts import Live, RolloutControl
+from services.inference.control.rollouts import RolloutControl
 from services.inference.dataplane import DataPlane
 from services.inference.domain.currency import Converted, CurrencyRates
 from services.inference.domain.model import TabularModel
@@ -155,89 +156,79 @@ class FraudScorer(ScorerBase):
         model, score = scored.model, scored.score
         self._metrics.prediction_scores.labels(model.name, model.version).observe(score)
         deciding = self._policies.deciding(model)
-        level = deciding.bands.level(score)
-        blind = is_blind(rows)
+        level, blind = deciding.bands.level(score), is_blind(rows)
         explain_started = time.perf_counter()
         # A large batch explains what somebody will look at: risk, or a wish to know.
         is_explained = item.explain or origin.batch_id is None or level != "low"
         base, groups = self._explain(model, rows, index) if is_explained else (0.0, [])
         now = time.perf_counter()
-        explain_s, total_s = now - explain_started, now - started
+        spent = {
+            "total": round((now - started) * 1e3, 3),
+            "features": round(rows.read_s * 1e3, 3),
+            "model": round(scored.model_s * 1e3, 3),
+            "explain": round((now - explain_started) * 1e3, 3),
+        }
         common = self.common(rows, index, model, scored.arm, scored.ensemble)
-        action = action_for(
-            level, paid.amount, is_blind=blind, review_amount=deciding.review_amount
-        )
-        reasons = reason_codes(
-            groups,
-            Circumstances(
-                missing=rows.missing[index],
-                values=dict(zip(model.service.names, rows.matrix[index].tolist(), strict=True)),
-                is_blind=blind,
-                is_stale=bool(rows.stale[index]),
-                is_merchant_named=item.merchant_id is not None,
-                is_converted=paid.currency != self._rates.base,
-            ),
-        )
         body = {
             "fraud_score": round(score, 6),
             "risk_level": level,
             "confidence": round(confidence_of(score), 6),
-            "recommended_action": action,
+            "recommended_action": action_for(
+                level, paid.amount, is_blind=blind, review_amount=deciding.review_amount
+            ),
             "explanation": sentence(
                 level, score, groups, missing=rows.missing[index], is_blind=blind
             ),
             "explanation_method": "tree_shap" if groups else "none",
             "top_risk_factors": top_factors(groups),
-            "reason_codes": reasons,
+            "reason_codes": self._reasons(model, groups, item, paid, rows, index),
             "decision_policy": deciding.name,
-            "latency_ms": round(total_s * 1e3, 3),
+            "latency_ms": spent["total"],
             **common,
         }
         if paid.currency != self._rates.base:
-            body["converted_amount"] = {
-                "amount": round(paid.amount, 2),
-                "currency": self._rates.base,
-                "rate": paid.rate,
-                "rates_as_of": self._rates.as_of.isoformat(),
-            }
+            body["converted_amount"] = self._converted(paid)
         if item.explain and groups:
             body["explanation_detail"] = _detail(model, base, groups)
-        details = {
-            "score": body["fraud_score"],
-            "confidence": body["confidence"],
-            "decision": action,
-            "risk": level,
-            "policy": deciding.name,
-            "reasons": reasons,
-            "cached": False,
-            "latency_ms": {
-                "total": body["latency_ms"],
-                "features": round(rows.read_s * 1e3, 3),
-                "model": round(scored.model_s * 1e3, 3),
-                "explain": round(explain_s * 1e3, 3),
-            },
-            "features": feature_facts(rows, index, common["features_used"]),
-            "input_digest": input_digest(rows, index),
-        }
-        if common["degraded_reasons"]:
-            details["reason"] = common["degraded_reasons"][0]
-        if item.transaction_id is not None:
-            details["transaction_id"] = item.transaction_id
-        if live is not None:
-            details["rollout"] = live.id
-        if scored.ensemble is not None:
-            details["ensemble"] = scored.ensemble.to_wire()
         event = prediction_event(
             model,
             origin,
             index,
             data_subject=item.card_id,
             status="degraded" if common["degraded"] else "ok",
-            details=details,
+            details=_recorded(body, item, scored, rows, index, spent, live),
             arm=scored.arm,
         )
         body["prediction_id"] = event.id
         return body, event
+
+    def _reasons(
+        self,
+        model: TabularModel,
+        groups: Sequence[GroupContribution],
+        item: FraudRequest,
+        paid: Converted,
+        rows: FeatureRows,
+        index: int,
+    ) -> list[str]:
+        """Name what speaks against the payment, and what was not known."""
+        circumstances = Circumstances(
+            missing=rows.missing[index],
+            values=dict(zip(model.service.names, rows.matrix[index].tolist(), strict=True)),
+            is_blind=is_blind(rows),
+            is_stale=bool(rows.stale[index]),
+            is_merchant_named=item.merchant_id is not None,
+            is_converted=paid.currency != self._rates.base,
+        )
+        return reason_codes(groups, circumstances)
+
+    def _converted(self, paid: Converted) -> dict[str, Any]:
+        return {
+            "amount": round(paid.amount, 2),
+            "currency": self._rates.base,
+            "rate": paid.rate,
+            "rates_as_of": self._rates.as_of.isoformat(),
+        }
 
     def _explain(
         self, model: TabularModel, rows: FeatureRows, index: int
@@ -250,6 +241,39 @@ class FraudScorer(ScorerBase):
         groups = group_contributions(model.grouping, row, model.explainer.contributions(row))
         self._metrics.explanation.labels(model.name).observe(time.perf_counter() - started)
         return model.explainer.base_value, groups
+
+
+def _recorded(
+    body: Mapping[str, Any],
+    item: FraudRequest,
+    scored: Scored,
+    rows: FeatureRows,
+    index: int,
+    spent: Mapping[str, float],
+    live: Live | None,
+) -> dict[str, Any]:
+    """Give what of an answer goes on record."""
+    details = {
+        "score": body["fraud_score"],
+        "confidence": body["confidence"],
+        "decision": body["recommended_action"],
+        "risk": body["risk_level"],
+        "policy": body["decision_policy"],
+        "reasons": body["reason_codes"],
+        "cached": False,
+        "latency_ms": spent,
+        "features": feature_facts(rows, index, body["features_used"]),
+        "input_digest": input_digest(rows, index),
+    }
+    if body["degraded_reasons"]:
+        details["reason"] = body["degraded_reasons"][0]
+    if item.transaction_id is not None:
+        details["transaction_id"] = item.transaction_id
+    if live is not None:
+        details["rollout"] = live.id
+    if scored.ensemble is not None:
+        details["ensemble"] = scored.ensemble.to_wire()
+    return details
 
 
 def _feature_request(item: FraudRequest, paid: Converted) -> FeatureRequest:

@@ -7,7 +7,7 @@ from typing import Any
 from libs.common.events.envelope import Event
 from libs.common.features.contract import FeatureRequest, FeatureRows
 from libs.common.rollouts import Arm
-from services.inference.control.rollouts import Live
+from services.inference.control.live import Live
 from services.inference.domain.model import TabularModel
 from services.inference.domain.personalization import (
     behavioral_signals,

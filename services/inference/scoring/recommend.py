@@ -17,7 +17,7 @@ from libs.common.errors import InvalidInputError
 from libs.common.events.envelope import Event, event_for_request
 from libs.common.features.contract import FeatureRequest, FeatureRows
 from libs.common.rollouts import Arm
-from services.inference.control.rollouts import Live
+from services.inference.control.live import Live
 from services.inference.domain.model import TabularModel
 from services.inference.domain.scoring import confidence_of
 from services.inference.schemas import Candidate, RecommendRequest

@@ -19,7 +19,8 @@ from libs.common.events.envelope import Event, EventEmitter, event_for_request
 from libs.common.manifest import Manifest
 from libs.common.problems import problem_body
 from libs.common.rollouts import Arm
-from services.inference.control.rollouts import Live, RolloutControl
+from services.inference.control.live import Live
+from services.inference.control.rollouts import RolloutControl
 from services.inference.domain.batching import BULK, DEFAULT, SHADOW
 from services.inference.domain.ensemble import AnyTextModel
 from services.inference.domain.repository import Repository

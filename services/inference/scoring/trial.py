@@ -14,7 +14,8 @@ from libs.common.errors import InvalidInputError, ServiceError
 from libs.common.events.envelope import Event, EventEmitter, event_for_request
 from libs.common.manifest import Manifest
 from libs.common.rollouts import Arm, Mode, label_ref
-from services.inference.control.rollouts import Live, RolloutControl
+from services.inference.control.live import Live
+from services.inference.control.rollouts import RolloutControl
 from services.inference.domain.repository import Repository
 from services.inference.errors import OverloadedError
 
