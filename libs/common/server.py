@@ -75,6 +75,32 @@ def settle_garbage_collector() -> None:
 
 async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
     """Serve until a signal, then drain and stop."""
+    config = _config(app, settings)
+    server = _Server(config)
+    stopping = _on_signals(server)
+    running = asyncio.create_task(server.serve())
+    waiting = asyncio.create_task(stopping.wait())
+    fresh = (
+        asyncio.create_task(keep_fresh(config.ssl, *app.tls)) if app.tls and config.ssl else None
+    )
+    log = get_logger()
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        log.info("draining", wait_s=settings.drain_s)
+        app.platform.health.drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(running), settings.drain_s)
+        await _finish(app, server, running, settings.shutdown_s)
+        server.should_exit = True
+    waiting.cancel()
+    if fresh:
+        fresh.cancel()
+    await running
+    log.info("stopped")
+
+
+def _config(app: ServiceApp, settings: ServiceSettings) -> uvicorn.Config:
+    """Give uvicorn's configuration, loaded."""
     config = uvicorn.Config(
         app,
         http=app.http_protocol,
@@ -94,9 +120,11 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
         backlog=2048,
     )
     config.load()
-    server = _Server(config)
-    log = get_logger()
-    loop = asyncio.get_running_loop()
+    return config
+
+
+def _on_signals(server: uvicorn.Server) -> asyncio.Event:
+    """Give an event that SIGTERM or SIGINT sets; the second one ends the server at once."""
     stopping = asyncio.Event()
 
     def on_signal() -> None:
@@ -106,25 +134,8 @@ async def serve(app: ServiceApp, settings: ServiceSettings) -> None:
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    running = asyncio.create_task(server.serve())
-    waiting = asyncio.create_task(stopping.wait())
-    fresh = (
-        asyncio.create_task(keep_fresh(config.ssl, *app.tls)) if app.tls and config.ssl else None
-    )
-    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if not running.done():
-        log.info("draining", wait_s=settings.drain_s)
-        app.platform.health.drain()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(running), settings.drain_s)
-        await _finish(app, server, running, settings.shutdown_s)
-        server.should_exit = True
-    waiting.cancel()
-    if fresh:
-        fresh.cancel()
-    await running
-    log.info("stopped")
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stopping
 
 
 async def _finish(

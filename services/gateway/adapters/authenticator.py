@@ -5,6 +5,7 @@ one is verified again, and still believed up to `stale_s` while the store is dow
 is never refused because the store is down: that is 503. Revocations are polled.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from services.gateway.domain.claims import ClaimError, looks_like_token
 from services.gateway.domain.ports import Credential, KeyStore
 from services.gateway.errors import REALM
 
+# How long a call with a known credential waits for its verification anew.
+_REFRESH_WAIT_S = 0.05
 _ENTRIES_MAX = 20_000
 # Compared against when a key does not exist, so that an unknown id costs what a known one costs.
 _NO_MAC = bytes(32)
@@ -68,6 +71,7 @@ class Authenticator:
         self._wall = wall
         self._cache: dict[bytes, _Entry] = {}
         self._used: set[str] = set()
+        self._refreshing: set[bytes] = set()
 
     def peek(self, token: str) -> Credential | None:
         """Give what the cache knows of a credential, fresh or stale, without any I/O."""
@@ -83,18 +87,43 @@ class Authenticator:
         """
         digest = hashlib.sha256(token.encode()).digest()
         entry = self._cache.get(digest)
+        if entry and self.is_revoked(entry.credential):
+            del self._cache[digest]
+            raise refusal("The credential is not valid.", "revoked")
         if entry and self._now() - entry.verified_at < self._fresh_s:
-            credential = entry.credential
-            if self.is_revoked(credential):
-                del self._cache[digest]
-                raise refusal("The credential is not valid.", "revoked")
-            return self._unexpired(credential)
+            return self._unexpired(entry.credential)
+        if entry and self._now() - entry.verified_at < self._stale_s:
+            return self._unexpired(await self._known(token, digest, entry))
+        return await self._refreshed(token, digest)
+
+    async def _known(self, token: str, digest: bytes, entry: _Entry) -> Credential:
+        """Verify a known credential anew; a store that is late does not hold its calls up.
+
+        One call at a time looks it up, and waits a moment for the verdict; revocations reach this
+        process on their own way meanwhile. Raises as `verify`.
+        """
+        if digest in self._refreshing:
+            return entry.credential
+        task = asyncio.create_task(self._refreshed(token, digest))
+        self._refreshing.add(digest)
+        task.add_done_callback(lambda done: self._ended(digest, done))
+        done, _ = await asyncio.wait({task}, timeout=_REFRESH_WAIT_S)
+        if not done:
+            return entry.credential
+        try:
+            return task.result()
+        except UnavailableError:
+            return entry.credential
+
+    def _ended(self, digest: bytes, task: "asyncio.Task[Credential]") -> None:
+        self._refreshing.discard(digest)
+        if not task.cancelled():
+            task.exception()  # a late verdict is in the cache; nobody else wants it
+
+    async def _refreshed(self, token: str, digest: bytes) -> Credential:
+        """Look a credential up and keep the verdict."""
         try:
             credential = await self._look_up(token)
-        except UnavailableError:
-            if entry and self._now() - entry.verified_at < self._stale_s:
-                return self._unexpired(entry.credential)
-            raise
         except UnauthenticatedError:
             self._cache.pop(digest, None)
             raise

@@ -44,6 +44,27 @@ class Identity:
             await self.keys.touched(sorted(used))
 
 
+def _external_issuers(
+    settings: GatewaySettings, fetcher: Fetcher
+) -> dict[str, tuple[Issuer, KeySource]]:
+    """Give the issuers that the settings name, with where their keys come from."""
+    return {
+        entry.issuer: (
+            Issuer(
+                entry.issuer,
+                entry.audience,
+                entry.algorithms,
+                entry.typ,
+                entry.tenant,
+                entry.scope_claim,
+                entry.scope_map,
+            ),
+            RemoteKeys(entry.issuer, entry.jwks_uri, fetcher),
+        )
+        for entry in settings.oidc_issuers
+    }
+
+
 def open_identity(
     platform: Platform, settings: GatewaySettings, events: SecurityEvents
 ) -> Identity:
@@ -59,22 +80,7 @@ def open_identity(
     )
     fetcher = Fetcher(allow_private=settings.environment == "development")
     own = Issuer(settings.token_issuer, settings.token_audience, ("EdDSA",), ACCESS_TYPE)
-    issuers: dict[str, tuple[Issuer, KeySource]] = {
-        entry.issuer: (
-            Issuer(
-                entry.issuer,
-                entry.audience,
-                entry.algorithms,
-                entry.typ,
-                entry.tenant,
-                entry.scope_claim,
-                entry.scope_map,
-            ),
-            RemoteKeys(entry.issuer, entry.jwks_uri, fetcher),
-        )
-        for entry in settings.oidc_issuers
-    }
-    issuers[own.issuer] = (own, token_keys)
+    issuers = {**_external_issuers(settings, fetcher), own.issuer: (own, token_keys)}
     verifier = TokenVerifier(issuers, own.issuer, keys)
     authenticator = Authenticator(
         keys, pepper, fresh_s=settings.auth_cache_s, stale_s=settings.auth_stale_s, tokens=verifier

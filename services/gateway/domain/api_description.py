@@ -56,15 +56,8 @@ def merge(
         template = route.path.replace(":path}", "}")
         described = documents.get(service, {}).get("paths", {})
         found = described.get(route.path, described.get(template, {})).get(route.method.lower(), {})
-        operation = {**_rewritten(found, service), **_edge_of(service, route, template)}
-        operation.setdefault("summary", route.summary)
-        operation["responses"] = {
-            **operation.get("responses", {"200": {"description": "Success"}}),
-            "default": _PROBLEM,
-        }
+        operation = _operation(found, service, route, template)
         _exemplify(operation, (route.method.lower(), template), schemas)
-        if "parameters" not in operation and "{" in template:
-            operation["parameters"] = _path_parameters(template)
         paths.setdefault(template, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -82,6 +75,21 @@ def merge(
             },
         },
     }
+
+
+def _operation(
+    found: Mapping[str, Any], service: str, route: Route, template: str
+) -> dict[str, Any]:
+    """Give a service's operation as the edge offers it."""
+    operation = {**_rewritten(found, service), **_edge_of(service, route, template)}
+    operation.setdefault("summary", route.summary)
+    operation["responses"] = {
+        **operation.get("responses", {"200": {"description": "Success"}}),
+        "default": _PROBLEM,
+    }
+    if "parameters" not in operation and "{" in template:
+        operation["parameters"] = _path_parameters(template)
+    return operation
 
 
 def only_for(document: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
