@@ -5,6 +5,7 @@ speak about, `models:epoch` a number that grows with each change. Labels are rea
 that features writes.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
@@ -19,6 +20,9 @@ from services.inference.domain.control import Remembered
 EPOCH_KEY = "models:epoch"
 _KEPT_S = 7 * 86_400
 _LABELS_TAKEN = 500
+# A label rests so long before it is read: the replica that gave its answer remembers it only after
+# answering, and a label that finds no answer is lost.
+_LABEL_RESTS_MS = 2_000
 # Answers remembered per rollout, about 150 bytes each.
 _ANSWERS_MAX = 200_000
 
@@ -85,9 +89,10 @@ class RedisRolloutSums:
             return
 
     async def labels(self, since: str) -> tuple[list[tuple[str, str]], str]:
-        """Give labels that came after a place, and the new place."""
+        """Give labels that came after a place and have rested, and the new place."""
+        until = str(int(time.time() * 1e3) - _LABEL_RESTS_MS)
         try:
-            found: Any = await self._redis.xrange(LABELS_STREAM, f"({since}", "+", _LABELS_TAKEN)
+            found: Any = await self._redis.xrange(LABELS_STREAM, f"({since}", until, _LABELS_TAKEN)
         except UNAVAILABLE:
             return [], since
         labels = [(entry[b"ref"].decode(), entry[b"label"].decode()) for _, entry in found]
