@@ -17,7 +17,6 @@ from services.features.feast.read import _answer
 from services.features.feast.views import Shown, show_pushed
 from services.features.feast.wire import ReadRequest
 
-NOW_MS = time.time_ns() // 1_000_000
 _NUMBERS = {
     "float64": st.floats(allow_nan=False, allow_infinity=False),
     "float32": st.floats(allow_nan=False, allow_infinity=False, width=32),
@@ -25,6 +24,11 @@ _NUMBERS = {
     "int32": st.integers(-(2**31), 2**31 - 1),
     "bool": st.booleans(),
 }
+
+
+def _now_ms() -> int:
+    """Give the wall clock, which the general way asks too: long runs import this file early."""
+    return time.time_ns() // 1_000_000
 
 
 def _view(name: str, number: int, features: list[tuple[str, str]]) -> PushedView:
@@ -70,7 +74,7 @@ def _worlds(draw: st.DrawFn) -> tuple[list[PushedView], list[bytes], list[str]]:
         kinds = dict(zip(names, dtypes, strict=True))
         view = _view(f"v{number}", number, list(kinds.items()))
         values = {name: draw(_NUMBERS[dtype]) for name, dtype in kinds.items()}
-        stamp = Stamp(NOW_MS - draw(st.integers(0, 500_000)), draw(st.integers(0, 999)))
+        stamp = Stamp(_now_ms() - draw(st.integers(0, 500_000)), draw(st.integers(0, 999)))
         views.append(view)
         blobs.append(view.layout.pack(stamp, values))
         chosen = draw(st.lists(st.sampled_from(names), unique=True, min_size=1))
@@ -88,7 +92,7 @@ def test_a_usual_row_is_rendered_as_the_general_way_renders_it(
     plan = plan_of(catalog, request)
     assert plan.quick is not None
     mine = [blobs[int(named[1:])] for named in plan.parts]
-    answer = plan.quick.render(plan.head(request), request.entities, mine, NOW_MS)
+    answer = plan.quick.render(plan.head(request), request.entities, mine, _now_ms())
     assert answer is not None
     assert answer[0] == _generally(plan, request, catalog, mine)
     assert answer[1] == [struct.unpack_from("<Q", blob, 8)[0] for blob in mine]
@@ -99,24 +103,25 @@ def test_what_is_not_usual_is_left_to_the_general_way() -> None:
     request = _request(["v0:b"], {"card_id": ["c"]})
     plan = plan_of(_catalog([view]), request)
     assert plan.quick is not None
-    usual = view.layout.pack(Stamp(NOW_MS), {"a": 1.0, "b": 2.5})
+    usual = view.layout.pack(Stamp(_now_ms()), {"a": 1.0, "b": 2.5})
     other = _view("v0", 7, [("a", "float64"), ("b", "float64")])
     unusual = {
         "absent": None,
         "short": usual[:-1],
         "foreign": b"\0\0" + usual[2:],
-        "of another version": other.layout.pack(Stamp(NOW_MS), {"a": 1.0, "b": 2.5}),
-        "with a null": view.layout.pack(Stamp(NOW_MS), {"a": 1.0}),
-        "too old": view.layout.pack(Stamp(NOW_MS - 600_001), {"a": 1.0, "b": 2.5}),
-        "infinite": view.layout.pack(Stamp(NOW_MS), {"a": 1.0, "b": float("inf")}),
+        "of another version": other.layout.pack(Stamp(_now_ms()), {"a": 1.0, "b": 2.5}),
+        "with a null": view.layout.pack(Stamp(_now_ms()), {"a": 1.0}),
+        "too old": view.layout.pack(Stamp(_now_ms() - 600_001), {"a": 1.0, "b": 2.5}),
+        "infinite": view.layout.pack(Stamp(_now_ms()), {"a": 1.0, "b": float("inf")}),
     }
     head = plan.head(request)
     quick = plan.quick
     told = {
-        why: quick.render(head, request.entities, [blob], NOW_MS) for why, blob in unusual.items()
+        why: quick.render(head, request.entities, [blob], _now_ms())
+        for why, blob in unusual.items()
     }
     assert told == dict.fromkeys(unusual)
-    found = quick.render(head, request.entities, [usual], NOW_MS)
+    found = quick.render(head, request.entities, [usual], _now_ms())
     assert found is not None
     assert orjson.loads(found[0])["results"][1]["values"] == [2.5]
     assert len(usual) > HEADER.size
