@@ -123,7 +123,10 @@ def build_platform(
     )
     if entry.postgres and settings.postgres_url:
         platform._postgres = Postgres(
-            settings.postgres_url.get_secret_value(), service, pool_max=settings.postgres_pool_max
+            settings.postgres_url.get_secret_value(),
+            service,
+            pool_max=settings.postgres_pool_max,
+            command_timeout_s=settings.statement_timeout_s,
         )
         platform.health.add_check("postgres", lambda: _postgres_check(platform))
     if entry.redis and settings.redis_dsn:

@@ -96,6 +96,8 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
     service: ClassVar[str] = ""
+    # Longest wait for one statement: a server that has stopped never says so.
+    statement_timeout_s: ClassVar[float] = 30.0
 
     environment: str = env(
         "GATEHOUSE_ENV", default="development", description="Name of the deployment, for traces."

@@ -35,6 +35,8 @@ class GatewaySettings(ServiceSettings):
     """What the gateway reads beyond the common settings."""
 
     service: ClassVar[str] = "gateway"
+    # Its statements touch few rows, and somebody waits at the door.
+    statement_timeout_s: ClassVar[float] = 5.0
 
     port: int = env(
         "PORT",

@@ -19,8 +19,6 @@ _LIST_COLUMNS = (
 )
 # Longest wait for the look-up of an unknown key; then the caller gets 503.
 _FIND_TIMEOUT_S = 1.0
-# A route of the gateway has 5 s; the driver would wait for a stopped server for 30.
-_WRITE_TIMEOUT_S = 5.0
 
 
 class PostgresKeyStore:
@@ -86,7 +84,6 @@ class PostgresKeyStore:
             credential.exempt_routes,
             created_by,
             expires_at,
-            timeout_s=_WRITE_TIMEOUT_S,
         )
         return dict(row)
 

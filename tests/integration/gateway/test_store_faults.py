@@ -120,7 +120,7 @@ async def test_with_postgres_paused_known_keys_pass_and_unknown_ones_get_503(
         body = {"name": "n", "scopes": ["models:read"]}
         started = time.monotonic()
         assert (await gateway.call("POST", "/v1/auth/keys", json=body))[0] >= 500
-        assert time.monotonic() - started < 31
+        assert time.monotonic() - started < 16  # a statement 5 s, a new connection 5 s
         pg.resume()
 
 
