@@ -111,11 +111,15 @@ async def test_not_ready_until_the_ready_file_appears(
     file = state_dir / "seeded"
     file.unlink(missing_ok=True)
     async with running_gateway(state_dir, clean_postgres, redis_url, ready_file=file) as gateway:
-        status, body, _ = await gateway.call("GET", "/readyz", key=None)
-        assert (status, list(body["reasons"])) == (503, ["seed"])
-        file.touch()
+
+        async def waits_for_the_file_alone() -> bool:
+            status, body, _ = await gateway.call("GET", "/readyz", key=None)
+            assert status == 503
+            return list(body["reasons"]) == ["seed"]
 
         async def is_ready() -> bool:
             return (await gateway.call("GET", "/readyz", key=None))[0] == 200
 
+        await eventually(waits_for_the_file_alone)
+        file.touch()
         await eventually(is_ready)
