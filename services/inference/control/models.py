@@ -55,6 +55,7 @@ class ModelControl:
         self._events = events
         self._metrics = metrics
         self._applied: dict[str, int] = {}
+        self._written = 0
         self.publish_drift: Callable[[], None] = lambda: None
         self.drift_events: Callable[[], list[Event]] = list
         self._drift_at = 0.0
@@ -239,7 +240,11 @@ class ModelControl:
 
     async def follow(self) -> None:
         """Read all records and carry out what is new; UnavailableError when the store is down."""
-        for record in await self.store.models():
+        written = -1
+        while written != self._written:  # what was written here meanwhile is newer than the read
+            written = self._written
+            found = await self.store.models()
+        for record in found:
             if self._applied.get(record.name, 0) != record.generation:
                 await self._carry_out(record)
 
@@ -313,6 +318,7 @@ class ModelControl:
 
     async def _write(self, record: ModelRecord) -> ModelRecord:
         written = await self.store.put_model(record, record.generation)
+        self._written += 1
         if self._sums is not None:
             await self._sums.notify()
         return written

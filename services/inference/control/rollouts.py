@@ -62,6 +62,7 @@ class RolloutControl:
         self._live: dict[str, Live] = {}
         self._after: asyncio.Queue[After] = asyncio.Queue(AFTER_MAX)
         self._alarm = asyncio.Event()
+        self._written = 0
 
     @property
     def _store(self) -> ControlStore:
@@ -165,6 +166,7 @@ class RolloutControl:
             uuid7(), model, now_stable, candidate, plan, RUNNING, 0, now, 1, actor(), now
         )
         record = await self._store.add_rollout(wish)
+        self._written += 1
         await self._enter(record)
         await self._announce(record, "start")
         return record
@@ -201,7 +203,11 @@ class RolloutControl:
 
     async def follow(self) -> None:
         """Read the live rollouts and carry out what is new; UnavailableError when down."""
-        records = {item.model: item for item in await self._store.rollouts(live_only=True)}
+        written = -1
+        while written != self._written:  # what was written here meanwhile is newer than the read
+            written = self._written
+            found = await self._store.rollouts(live_only=True)
+        records = {item.model: item for item in found}
         for model in set(self._live) - set(records):
             self._leave(model)
         for record in records.values():
@@ -261,6 +267,7 @@ class RolloutControl:
 
     async def _change(self, record: RolloutRecord, what: str) -> RolloutRecord:
         written = await self._store.put_rollout(record, record.generation)
+        self._written += 1
         await self._enter(written)
         await self._announce(written, what)
         return written
@@ -281,6 +288,7 @@ class RolloutControl:
             known = await self._store.model(record.model)
             model = replace(known, stable=record.candidate, previous=record.stable)
         written = await self._store.put_rollout(ended, record.generation, model)
+        self._written += 1
         live = self._live.get(record.model)
         if live is not None:
             await self._store.save_counts(record.id, live.total.wire())

@@ -259,3 +259,26 @@ async def test_a_batch_is_split_row_by_row(root, stores):
         assert 15 < arms.count("candidate") < 45
         for number in range(10):
             assert (await one.score(f"card_{number}"))["model_arm"] == arms[number]
+
+
+async def test_a_read_that_began_before_a_start_does_not_end_the_rollout(root, stores, monkeypatch):
+    async with replica(root, *stores, models_reconcile_s=60) as one:
+        control = one.state["control"].rollouts
+        read, go_on = asyncio.Event(), asyncio.Event()
+        real = control._store.rollouts
+
+        async def slow(**which: Any) -> Any:
+            found = await real(**which)
+            if not read.is_set():
+                read.set()
+                await go_on.wait()
+            return found
+
+        monkeypatch.setattr(control._store, "rollouts", slow)
+        following = asyncio.create_task(control.follow())
+        await read.wait()
+        await _started(root, one, **canary())
+        assert control.live("fraud") is not None
+        go_on.set()
+        await following
+        assert control.live("fraud") is not None, "the read was older than the start"
