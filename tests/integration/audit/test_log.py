@@ -129,7 +129,7 @@ async def test_a_rewritten_log_is_never_signed_again(audit, clean_postgres):
     signed = await _checkpoint_of(client, key, 10)
     connection = await asyncpg.connect(clean_postgres)
     await connection.execute(
-        "UPDATE audit.tile SET hashes = overlay(hashes PLACING '\\x00'::bytea FROM 1 FOR 1)"
+        "UPDATE audit.tile SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 255)"
     )
     await connection.execute("UPDATE audit.log_state SET writer = 'somebody else'")
     await connection.close()
