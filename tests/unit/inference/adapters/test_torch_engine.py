@@ -151,9 +151,11 @@ class _SmallDevice:
 async def test_out_of_memory_halves_the_budget_and_everybody_is_answered(tmp_path: Path):
     directory = _checkpoint(tmp_path, "bert")
     model = load_text(directory, _manifest(directory))
-    device, real = model.engine._models[0]
+    engine = model.engine
+    assert isinstance(engine, TorchTextEngine)
+    device, real = engine._models[0]
     small = _SmallDevice(real, tokens=24)
-    model.engine._models[0] = (device, small)
+    engine._models[0] = (device, small)
     metrics = InferenceMetrics(CollectorRegistry())
     limits = Limits(batch_items=16, batch_tokens=128, waste=4.0)
     scheduler = Scheduler(model, SchedulerOptions(limits), metrics)
