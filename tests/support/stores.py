@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -49,6 +51,22 @@ def clean_postgres(postgres_url: str) -> str:
     """The same database with every service table emptied."""
     asyncio.run(_truncate(postgres_url))
     return postgres_url
+
+
+@pytest.fixture
+def empty_database(postgres_url: str) -> Iterator[str]:
+    """URL of a database without any schema on the session's server."""
+    name = f"empty_{uuid4().hex}"
+
+    async def run(statement: str) -> None:
+        connection = await asyncpg.connect(postgres_url)
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(run(f'CREATE DATABASE "{name}"'))
+    parts = urlsplit(postgres_url)
+    yield urlunsplit(parts._replace(path=f"/{name}"))
+    asyncio.run(run(f'DROP DATABASE "{name}" WITH (FORCE)'))
 
 
 async def _truncate(url: str) -> None:

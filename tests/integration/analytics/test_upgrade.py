@@ -1,10 +1,6 @@
 """An upgrade of roll-ups from before histograms were arrays counts the log again by itself."""
 
-import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -17,22 +13,6 @@ from tests.support.predictions import prediction
 
 pytestmark = pytest.mark.anyio
 NOW = datetime.now(UTC)
-
-
-@pytest.fixture
-def empty_database(postgres_url: str) -> Iterator[str]:
-    """A database of its own on the session's server."""
-    name = f"upgrade_{uuid4().hex}"
-
-    async def run(statement: str) -> None:
-        connection = await asyncpg.connect(postgres_url)
-        await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(run(f'CREATE DATABASE "{name}"'))
-    parts = urlsplit(postgres_url)
-    yield urlunsplit(parts._replace(path=f"/{name}"))
-    asyncio.run(run(f'DROP DATABASE "{name}" WITH (FORCE)'))
 
 
 async def _at_second_revision(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
